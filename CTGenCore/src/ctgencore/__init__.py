@@ -1,0 +1,66 @@
+"""CTGenCore: frozen foundation VAEs at work on 3D CT.
+
+```python
+import ctgencore as ctg
+
+ct = ctg.read("chest.nii.gz")
+recon = ctg.reconstruct(ct, "embedded")
+recon.save("chest_recon.nii.gz")
+```
+
+Names are resolved when they are first used, so importing this package loads no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .codecs.base import Codec
+    from .errors import CTGenError
+    from .io import read, read_labels
+    from .provenance import RunRecord, verify
+    from .tasks.reconstruct import ReconstructOptions, reconstruct
+    from .volume import LabelMap, Volume
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CTGenError": "errors",
+    "Codec": "codecs.base",
+    "LabelMap": "volume",
+    "ReconstructOptions": "tasks.reconstruct",
+    "RunRecord": "provenance",
+    "Volume": "volume",
+    "read": "io",
+    "read_labels": "io",
+    "reconstruct": "tasks.reconstruct",
+    "verify": "provenance",
+}
+
+__all__ = [
+    "CTGenError",
+    "Codec",
+    "LabelMap",
+    "ReconstructOptions",
+    "RunRecord",
+    "Volume",
+    "__version__",
+    "read",
+    "read_labels",
+    "reconstruct",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ctgencore' has no attribute '{name}'; public names: {', '.join(__all__)}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

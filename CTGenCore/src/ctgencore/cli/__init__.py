@@ -1,0 +1,31 @@
+"""The command line: ``ctgencore`` and ``python -m ctgencore``. One file per command; only this package prints."""
+
+from __future__ import annotations
+
+import typer
+
+from . import demo, download, env, info, reconstruct, train, verify, worker
+
+app = typer.Typer(
+    name="ctgencore",
+    help="Frozen foundation VAEs at work on 3D CT. Results are for research, not for diagnosis.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command()(info.info)
+app.command()(download.download)
+app.command()(reconstruct.reconstruct)
+app.command()(verify.verify)
+app.command()(env.env)
+app.command()(demo.demo)
+app.command()(train.train)
+app.command()(worker.run)
+app.command()(worker.worker)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    app(prog_name="ctgencore")

@@ -1,0 +1,1 @@
+"""Frozen autoencoders behind one interface; see :class:`ctgencore.codecs.base.Codec`."""

@@ -1,0 +1,391 @@
+"""The codec base class: everything that is the same for every frozen VAE, written once.
+
+A volume goes slab by slab: clip to the HU window, map to the network's range, pad to its sizes, encode, decode,
+unpad, map back. Slabs follow each other along Z with the network's own causal state, so memory does not grow with the
+number of slices and the result is that of the whole volume. In plane the slab is one tile unless a memory budget says
+otherwise. Subclasses say what their network does in ``_encode`` and ``_decode`` and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .. import hub
+from ..checkpoint import load_published
+from ..errors import Cancelled, InputError, OutOfMemory
+from ..intensity import Window
+from ..randomness import frame_noise
+from ..runtime import free_memory, resolve_device, resolve_dtype
+from ..tiling import Tile, tile_axis
+from ..zoo import CODECS, CodecRow, build_network, load_class, lookup
+
+Progress = Callable[[int, int], None]  # slices done, slices in all
+Cancel = Callable[[], bool]
+State = dict[Any, Any]
+
+LATENTS_PER_STEP = 2  # more latent frames per slab are no faster on a CPU and cost memory
+SLICES_PER_STEP = 8  # of a codec that works slice by slice
+SHARE_OF_FREE = 0.6  # of the free memory, when no budget is given
+
+
+@dataclass(frozen=True, slots=True)
+class GreyWeight:
+    """A weight that meets RGB: ``axis`` holds ``(slow, 3, fast)``; inputs are summed over RGB, outputs averaged."""
+
+    name: str
+    axis: int
+    slow: int = 1
+    output: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SlabPlan:
+    """How a volume is cut: slices per slab (a multiple of the time stride), tile edge in voxels (None: whole plane)."""
+
+    slices: int
+    tile_yx: int | None
+    bytes_needed: int
+
+
+class Codec:
+    """A frozen autoencoder ``T(x) = D(E(x))`` on HU volumes (Foundation VAE, section 2).
+
+    Attributes:
+        row: the codec's row in :data:`ctgencore.zoo.CODECS`.
+        network: the torch module, or None.
+        weights: provenance of the loaded weights, ``[{"name", "sha256", "license"}]``.
+    """
+
+    unit_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)  # what the network calls [-1, 1]
+    stride_zyx: ClassVar[tuple[int, int, int]] = (4, 8, 8)  # voxels per latent
+    causal: ClassVar[bool] = True  # the first slice is a latent frame of its own: Z = 1 + stride * k
+    channels: ClassVar[int] = 3
+    halo: ClassVar[tuple[int, int] | None] = None  # latents of in-plane reach of encode, decode; None: not finite
+    whole_plane: ClassVar[bool] = False  # tiles would visibly change the result
+    bytes_per_voxel: ClassVar[float] = 400.0  # peak activation memory per slab voxel in fp32, measured
+    clamps_channels: ClassVar[bool] = False  # the paper's code clamps R, G and B before their mean
+    has_posterior: ClassVar[bool] = False  # _encode can give moments, so that sampling is possible
+    latent_mean: Sequence[float] = (0.0,)
+    latent_std: Sequence[float] = (1.0,)
+
+    def __init__(self, row: CodecRow, network: nn.Module | None = None, weights: list[dict[str, str]] | None = None) -> None:
+        self.row, self.network, self.weights = row, network, weights or []
+        self.device, self.dtype = torch.device("cpu"), torch.float32
+        self.grey = False
+        self.sample_seed: int | None = None  # draw from the posterior with this seed instead of taking its mean
+        self.tiles_run = 0  # slabs times tiles since construction: tests use it to see that tiling happened
+        if network is not None:
+            network.eval().requires_grad_(False)
+            self._configure(network)
+
+    # --- construction ------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def from_pretrained(name: str, *, dtype: str = "float32", device: str = "auto", grey: bool = True) -> Codec:
+        """The codec called ``name`` with its weights, folded to grey where that is exact.
+
+        Args:
+            name: a row of :data:`ctgencore.zoo.CODECS`.
+            dtype: ``float32``, ``float16`` or ``bfloat16`` (the last two on a GPU only).
+            device: ``auto``, ``cpu``, ``cuda:0``, ...
+            grey: False keeps the RGB input and output of the published network.
+
+        Raises:
+            InputError: unknown name, device or dtype.
+            WeightsError: the weights are not here yet; the message holds the command that gets them.
+        """
+        row: CodecRow = lookup(CODECS, name, "codec")
+        target = resolve_device(device)
+        resolve_dtype(dtype, target)  # refuse before reading gigabytes
+        network, weights = None, []
+        if row.network is not None:
+            tensors, weights = hub.load_tensors(row)
+            network = build_network(row.network)
+            load_published(network, tensors)
+        codec: Codec = load_class("codecs", row.codec)(row, network, weights)
+        if grey:
+            codec.fold_grey()
+        return codec.to(target, dtype=dtype)
+
+    def to(self, device: str | torch.device, *, dtype: str | None = None) -> Codec:
+        """Move the network; returns self."""
+        self.device = resolve_device(device) if isinstance(device, str) else device
+        if dtype is not None:
+            self.dtype = resolve_dtype(dtype, self.device)
+        if self.network is not None:
+            self.network.to(device=self.device)
+            if self.dtype != next(self.network.parameters()).dtype:
+                self.network.to(dtype=self.dtype)
+        return self
+
+    def fold_grey(self) -> None:
+        """Replace the RGB input and output by one grey channel (exact, the output's clamp apart; a third of the memory)."""
+        weights = self._grey_weights()
+        if self.grey or self.network is None or not weights:
+            return
+        tensors = dict(self.network.named_parameters())
+        for item in weights:
+            parameter = tensors[item.name]
+            split = parameter.data.unflatten(item.axis, (item.slow, 3, -1))
+            folded = split.mean(item.axis + 1) if item.output else split.sum(item.axis + 1)
+            parameter.data = folded.flatten(item.axis, item.axis + 1)
+        self.grey = True
+
+    # --- what subclasses say -----------------------------------------------------------------------------------------
+
+    def _configure(self, network: nn.Module) -> None:
+        """Read sizes off the network (strides, halo, latent statistics)."""
+
+    def _grey_weights(self) -> list[GreyWeight]:
+        return []
+
+    def _prepare(self, hu_ZYX: np.ndarray, window: Window) -> None:
+        """Look at the whole volume before its first slab (for codecs that adapt to it)."""
+
+    def _encode(self, x_BCZYX: Tensor, state: State, *, first: bool) -> Tensor:
+        """Raw latents of a slab in the network's range; ``state`` is this tile's own and persists along Z.
+
+        With ``sample_seed`` set, a codec that has a posterior returns mean and deviation joined along the channels.
+        """
+        raise NotImplementedError
+
+    def _decode(self, z_BCZYX: Tensor, state: State, *, first: bool) -> Tensor:
+        """Slices of a slab of raw latents, in the network's range, not clamped."""
+        raise NotImplementedError
+
+    # --- plan --------------------------------------------------------------------------------------------------------
+
+    def plan(self, shape_zyx: tuple[int, int, int], memory: int | None = None) -> SlabPlan:
+        """Slab and tile sizes that keep activations within ``memory`` bytes (None: most of what is free).
+
+        Raises:
+            OutOfMemory: not even the smallest slab fits.
+        """
+        budget = memory if memory is not None else int(free_memory(self.device) * SHARE_OF_FREE)
+        cost = self.bytes_per_voxel * (1.0 if self.dtype == torch.float32 else 0.5)
+        step = self.stride_zyx[0]
+        plane = self._padded(shape_zyx[1], 1) * self._padded(shape_zyx[2], 2)
+        smallest = step + 1 if self.causal else step
+        for slices in (LATENTS_PER_STEP * step if step > 1 else SLICES_PER_STEP, step):
+            need = int(cost * plane * max(slices, smallest))
+            if need <= budget:
+                return SlabPlan(slices, None, need)
+        if not self.whole_plane:
+            unit = self.stride_zyx[1]
+            overlap = self._overlap() * unit
+            for tile in range(max(shape_zyx[1:]) // unit * unit, overlap + unit, -unit):
+                need = int(cost * tile * tile * smallest)
+                if need <= budget:
+                    return SlabPlan(step, tile, need)
+        need = int(cost * plane * smallest) if self.whole_plane else int(cost * (self._overlap() + 2) ** 2 * unit**2 * smallest)
+        raise OutOfMemory(
+            f"Codec '{self.row.name}' needs about {need / 2**30:.2f} GiB for its smallest slab of this volume; "
+            f"{budget / 2**30:.2f} GiB is allowed. Raise --memory, use another device, or a lighter codec (--codec embedded)."
+        )
+
+    def _overlap(self) -> int:
+        """Latents that in-plane tiles share: twice the reach where it is finite, else 64 voxels to blend over."""
+        return 2 * max(self.halo) if self.halo else 64 // self.stride_zyx[1]
+
+    def _padded(self, size: int, axis: int) -> int:
+        stride = self.stride_zyx[axis]
+        return -(-size // stride) * stride
+
+    def _slabs(self, size_z: int, slices: int) -> Iterator[tuple[int, int, bool]]:
+        """``(start, stop, first)`` in slices; the last stop may pass the end, up to the codec's rule."""
+        start = 0
+        while start < size_z:
+            first = start == 0
+            step = slices + 1 if first and self.causal else slices
+            left = size_z - start - (1 if first and self.causal else 0)
+            stop = start + min(step, self._padded(left, 0) + (1 if first and self.causal else 0))
+            yield start, stop, first
+            start = stop
+
+    # --- the way of the data -----------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def reconstruct_hu(
+        self,
+        hu_ZYX: np.ndarray,
+        window: Window,
+        *,
+        memory: int | None = None,
+        progress: Progress | None = None,
+        cancel: Cancel | None = None,
+        clamp_channels_first: bool = False,
+    ) -> np.ndarray:
+        """``D(E(x))`` of a HU volume (Z, Y, X), any size; float32 HU of the same shape, within the window.
+
+        Args:
+            hu_ZYX: the volume, or a strided view of one.
+            window: HU range that the network sees; voxels outside come back at its ends.
+            memory: bytes for activations; see :meth:`plan`.
+            progress: called after each slab.
+            cancel: asked before each slab.
+            clamp_channels_first: clamp R, G and B before their mean, as the paper's code does for some codecs.
+
+        Raises:
+            Cancelled: ``cancel`` answered True.
+            OutOfMemory: the device gave out.
+        """
+        shape = hu_ZYX.shape
+        plan = self.plan(shape, memory)
+        self._prepare(hu_ZYX, window)
+        out = np.empty(shape, dtype=np.float32)
+        encode_states: dict[tuple[int, int], State] = {}
+        decode_states: dict[tuple[int, int], State] = {}
+        with self._errors():
+            for start, stop, first in self._slabs(shape[0], plan.slices):
+                if cancel is not None and cancel():
+                    raise Cancelled(f"Cancelled at slice {start} of {shape[0]}; nothing was written.")
+                x = self._slab(hu_ZYX, start, stop, window)
+                z = self._latents(x, start, encode_states, first=first, plan=plan)
+                y = self._tiled(self._decode, self._unscale(z), decode_states, first=first, plan=plan, encode=False)
+                keep = min(stop, shape[0]) - start
+                out[start : start + keep] = self._to_hu(y, window, clamp_channels_first)[:keep, : shape[1], : shape[2]]
+                if progress is not None:
+                    progress(start + keep, shape[0])
+        return out
+
+    @torch.inference_mode()
+    def encode(self, hu_ZYX: np.ndarray, window: Window, *, memory: int | None = None) -> Tensor:
+        """Scaled latents ``(1, C, z, y, x)`` in fp32 on the CPU, mean about 0 and deviation about 1."""
+        plan = self.plan(hu_ZYX.shape, memory)
+        self._prepare(hu_ZYX, window)
+        states: dict[tuple[int, int], State] = {}
+        parts = []
+        with self._errors():
+            for start, stop, first in self._slabs(hu_ZYX.shape[0], plan.slices):
+                x = self._slab(hu_ZYX, start, stop, window)
+                parts.append(self._latents(x, start, states, first=first, plan=plan).cpu())
+        return torch.cat(parts, dim=2)
+
+    @torch.inference_mode()
+    def decode(
+        self, z_BCZYX: Tensor, shape_zyx: tuple[int, int, int], window: Window, *, memory: int | None = None
+    ) -> np.ndarray:
+        """HU volume of ``shape_zyx`` from scaled latents; the inverse walk of :meth:`encode`.
+
+        Raises:
+            InputError: the latents are not those of a volume of that shape.
+        """
+        plan = self.plan(shape_zyx, memory)
+        slabs = list(self._slabs(shape_zyx[0], plan.slices))
+        frames = [self._frames(stop) - self._frames(start) for start, stop, _ in slabs]
+        expected = (sum(frames), *(self._padded(shape_zyx[a], a) // self.stride_zyx[a] for a in (1, 2)))
+        if tuple(z_BCZYX.shape[2:]) != expected:
+            raise InputError(f"Latents of a {shape_zyx} volume are {expected} (z, y, x); got {tuple(z_BCZYX.shape[2:])}.")
+        out = np.empty(shape_zyx, dtype=np.float32)
+        states: dict[tuple[int, int], State] = {}
+        at = 0
+        with self._errors():
+            for (start, stop, first), count in zip(slabs, frames, strict=True):
+                z = self._unscale(z_BCZYX[:, :, at : at + count].to(self.device))
+                at += count
+                y = self._tiled(self._decode, z, states, first=first, plan=plan, encode=False)
+                keep = min(stop, shape_zyx[0]) - start
+                out[start : start + keep] = self._to_hu(y, window, False)[:keep, : shape_zyx[1], : shape_zyx[2]]
+        return out
+
+    def _slab(self, hu_ZYX: np.ndarray, start: int, stop: int, window: Window) -> Tensor:
+        """Slices ``start:stop`` in the network's range, edge-padded to its sizes, ``(1, C, z, y, x)`` on the device."""
+        size_z, size_y, size_x = hu_ZYX.shape
+        hu = hu_ZYX[start : min(stop, size_z)]
+        pad_y, pad_x = self._padded(size_y, 1) - size_y, self._padded(size_x, 2) - size_x
+        hu = np.pad(hu, ((0, stop - start - hu.shape[0]), (0, pad_y), (0, pad_x)), mode="edge")
+        low, high = self.unit_range
+        x = window.to_unit(torch.from_numpy(np.ascontiguousarray(hu, dtype=np.float32)).to(self.device))
+        x = x.mul_((high - low) / 2).add_((high + low) / 2).to(self.dtype)[None, None]
+        return x if self.grey or self.channels == 1 else x.expand(-1, self.channels, -1, -1, -1)
+
+    def _latents(
+        self, x: Tensor, start: int, states: dict[tuple[int, int], State], *, first: bool, plan: SlabPlan
+    ) -> Tensor:
+        """Scaled latents of a slab; a posterior is drawn from here, after the tiles are joined."""
+        z = self._tiled(self._encode, x, states, first=first, plan=plan, encode=True)
+        if self.sample_seed is not None:
+            mean, deviation = z.float().chunk(2, dim=1)
+            frame = self._frames(start)
+            noise = [frame_noise(self.sample_seed, frame + i, tuple(mean[:, :, i].shape)) for i in range(mean.shape[2])]
+            z = mean + deviation * torch.from_numpy(np.stack(noise, axis=2)).to(mean)
+        return self._scale(z)
+
+    def _frames(self, slices: int) -> int:
+        """Latent frames that so many slices from the start of a volume make."""
+        lead = 1 if self.causal and slices else 0
+        return lead + (slices - lead) // self.stride_zyx[0]
+
+    def _to_hu(self, y_BCZYX: Tensor, window: Window, clamp_channels_first: bool) -> np.ndarray:
+        low, high = self.unit_range
+        y = y_BCZYX.float()
+        if clamp_channels_first:
+            y = y.clamp(low, high)
+        unit = (y.mean(dim=1)[0] - (high + low) / 2) * (2 / (high - low))
+        return window.to_hu(unit.clamp_(-1, 1)).cpu().numpy()
+
+    def _tiled(
+        self,
+        function: Callable[..., Tensor],
+        x: Tensor,
+        states: dict[tuple[int, int], State],
+        *,
+        first: bool,
+        plan: SlabPlan,
+        encode: bool,
+    ) -> Tensor:
+        """Apply ``_encode`` or ``_decode`` tile by tile and add the weighted tiles up."""
+        stride = self.stride_zyx[1]
+        size = [n // stride for n in x.shape[-2:]] if encode else list(x.shape[-2:])
+        tile = max(size) if plan.tile_yx is None else plan.tile_yx // stride
+        overlap = 0 if tile >= max(size) else self._overlap()
+        rows, columns = (tile_axis(n, tile, overlap, blend=self.halo is None) for n in size)
+        into, out_of = (stride, 1) if encode else (1, stride)
+        if len(rows) == len(columns) == 1:
+            self.tiles_run += 1
+            return function(x, states.setdefault((0, 0), {}), first=first)
+        out: Tensor | None = None
+        for i, row in enumerate(rows):
+            for j, column in enumerate(columns):
+                part = x[..., row.start * into : row.stop * into, column.start * into : column.stop * into]
+                y = function(part, states.setdefault((i, j), {}), first=first)
+                if out is None:
+                    out = y.new_zeros(*y.shape[:-2], size[0] * out_of, size[1] * out_of)
+                weight = _weights(row, out_of, y)[:, None] * _weights(column, out_of, y)[None, :]
+                out[..., row.start * out_of : row.stop * out_of, column.start * out_of : column.stop * out_of] += y * weight
+                self.tiles_run += 1
+        assert out is not None
+        return out
+
+    def _statistics(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = (torch.as_tensor(v, dtype=torch.float32, device=z.device) for v in (self.latent_mean, self.latent_std))
+        return mean.reshape(-1, 1, 1, 1), std.reshape(-1, 1, 1, 1)
+
+    def _scale(self, z: Tensor) -> Tensor:
+        mean, std = self._statistics(z)
+        return (z.float() - mean) / std
+
+    def _unscale(self, z: Tensor) -> Tensor:
+        mean, std = self._statistics(z)
+        return (z.float() * std + mean).to(self.dtype)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(
+                f"The device ran out of memory in codec '{self.row.name}'. Try --memory with a smaller size, "
+                "--dtype bfloat16 on a GPU, or --device cpu."
+            ) from error
+
+
+def _weights(tile: Tile, repeat: int, like: Tensor) -> Tensor:
+    return torch.from_numpy(tile.weights).repeat_interleave(repeat).to(like)

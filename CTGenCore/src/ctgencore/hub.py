@@ -1,0 +1,311 @@
+"""Weights on this machine: a cache folder that only ever fills on request, with licences and checksums.
+
+The cache is ``$CTGEN_HOME`` or ``~/.cache/ctgen``. A codec's folder in it holds safetensors and ``index.json``: which
+published file each came from, both checksums, and when the licence was accepted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import CTGenError, InputError, WeightsError
+from .zoo import CODECS, CodecRow, WeightFile, lookup
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PACKAGED = Path(__file__).parent / "weights"
+
+
+def cache_folder() -> Path:
+    """``$CTGEN_HOME``, else ``~/.cache/ctgen``."""
+    home = os.environ.get("CTGEN_HOME")
+    return Path(home).expanduser() if home else Path.home() / ".cache" / "ctgen"
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file, hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+# --- what is here ----------------------------------------------------------------------------------------------------
+
+
+def missing_files(row: CodecRow) -> list[WeightFile]:
+    """The codec's weight files that are not on this machine."""
+    return [file for file in row.weights if not (_path(row, file) and _path(row, file).is_file())]  # type: ignore[union-attr]
+
+
+def installed(codec: str) -> Path | None:
+    """The folder that holds all weights of the codec, or None while any is missing.
+
+    Raises:
+        InputError: unknown codec.
+    """
+    row: CodecRow = lookup(CODECS, codec, "codec")
+    if missing_files(row):
+        return None
+    return _folder(row) if row.needs_weights else PACKAGED
+
+
+def locate(codec: str) -> Path:
+    """As :func:`installed`, for those who need the weights now.
+
+    Raises:
+        WeightsError: a file is missing; the message has the next command.
+    """
+    folder = installed(codec)
+    if folder is None:
+        raise WeightsError(why_unavailable(CODECS[codec]))
+    return folder
+
+
+def why_unavailable(row: CodecRow) -> str:
+    """What is missing and how to get it; empty when the codec can be used."""
+    missing = missing_files(row)
+    if not missing:
+        return ""
+    names = ", ".join(Path(file.filename).name for file in missing)
+    if not row.needs_weights:
+        return f"The weights of codec '{row.name}' ({names}) should have come with ctgencore: install it again."
+    if all(file.repo for file in missing):
+        how = f"Run: ctgencore download {row.name}   (or, from files you have: ctgencore download {row.name} --from PATH)"
+    else:
+        how = f"Get {names} from {row.source}, then run: ctgencore download {row.name} --from FOLDER"
+    return f"The weights of codec '{row.name}' are not on this machine ({names}; license {row.license}). {how}"
+
+
+def license_accepted(row: CodecRow) -> bool:
+    """Whether the licence needs no acceptance (weights that ship with CTGen, or none) or was accepted here."""
+    return not row.needs_weights or bool(_index(row).get("license_accepted_utc"))
+
+
+def accept_license(codec: str) -> None:
+    """Record in the cache that the user accepts the licence of the codec's weights."""
+    row: CodecRow = lookup(CODECS, codec, "codec")
+    index = _index(row)
+    if not license_accepted(row):
+        _write_index(row, {**index, "license": row.license, "license_accepted_utc": _now()})
+
+
+def load_tensors(row: CodecRow) -> tuple[dict[str, Tensor], list[dict[str, str]]]:
+    """All tensors of a codec under their published names, and what the record says of their files.
+
+    Returns:
+        ``(tensors, [{"name", "sha256", "license"}])``; sha256 is that of the published file.
+
+    Raises:
+        WeightsError: weights are missing, changed since their import, or damaged.
+    """
+    from .checkpoint import read_tensors
+
+    locate(row.name)
+    tensors: dict[str, Tensor] = {}
+    facts = []
+    for file in row.weights:
+        path = _path(row, file)
+        assert path is not None
+        found = sha256(path)
+        published = file.sha256 or found
+        if not file.packaged:
+            entry = _index(row)["files"][Path(file.filename).name]
+            if entry["sha256"] != found:
+                raise WeightsError(
+                    f"{path} changed since its import (sha256 {found[:12]}..., expected {entry['sha256'][:12]}...). "
+                    f"Import it again: ctgencore download {row.name}"
+                )
+            published = entry["source_sha256"]
+        tensors.update({file.prefix + name: tensor for name, tensor in read_tensors(path).items()})
+        facts.append({"name": Path(file.filename).name, "sha256": published, "license": row.license})
+    return tensors, facts
+
+
+# --- getting it here -------------------------------------------------------------------------------------------------
+
+
+def import_weights(codec: str, path: str | Path, *, accept_license: bool = False) -> list[Path]:
+    """Take weights from disk into the cache as safetensors.
+
+    Args:
+        codec: a row of :data:`ctgencore.zoo.CODECS`.
+        path: a folder that holds the published files, or one of them. A codec with a single file takes any file name.
+        accept_license: the user accepts the licence of the weights; needed the first time.
+
+    Returns:
+        The files written. When a codec has several, they may come one at a time.
+
+    Raises:
+        InputError: unknown codec, one without weights to import, or no such path.
+        WeightsError: licence not accepted, file not found, checksum differs from the published one, or unreadable.
+    """
+    row: CodecRow = lookup(CODECS, codec, "codec")
+    path = Path(path).expanduser()
+    if not row.needs_weights:
+        raise InputError(f"Codec '{codec}' needs no weights from outside.")
+    if not path.exists():
+        raise InputError(f"There is nothing at {path}.")
+    _demand_license(row, accept_license)
+    pairs = _match(row, path)
+    checksums = {file: _checked(file, source) for file, source in pairs}
+    return [_store(row, file, source, checksums[file]) for file, source in pairs]
+
+
+def download(codec: str, *, offline: bool = False, accept_license: bool = False) -> list[Path]:
+    """Fetch a codec's weights from the Hugging Face hub into the cache (the only function that uses the network).
+
+    Raises:
+        InputError: unknown codec, or one without weights to fetch.
+        WeightsError: offline, licence not accepted, not on the hub, or the download failed.
+    """
+    row: CodecRow = lookup(CODECS, codec, "codec")
+    if not row.needs_weights:
+        raise InputError(f"Codec '{codec}' needs no download.")
+    missing = missing_files(row)
+    if not missing:
+        return []
+    if not all(file.repo for file in missing):
+        raise WeightsError(why_unavailable(row))
+    if offline:
+        raise WeightsError(
+            f"Codec '{codec}' must be downloaded ({', '.join(f'{f.repo}: {f.filename}' for f in missing)}), and --offline "
+            f"forbids it. Import files that you have with: ctgencore download {codec} --from PATH"
+        )
+    _demand_license(row, accept_license)
+    incoming = _folder(row) / "incoming"  # kept when interrupted: the hub client resumes what it finds there
+    written = []
+    for file in missing:
+        source = _fetch(row, file, incoming)
+        written.append(_store(row, file, source, _checked(file, source)))
+    shutil.rmtree(incoming, ignore_errors=True)
+    return written
+
+
+def _fetch(row: CodecRow, file: WeightFile, folder: Path) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import GatedRepoError
+
+    assert file.repo is not None
+    try:
+        return Path(hf_hub_download(file.repo, file.filename, local_dir=folder))
+    except GatedRepoError as error:
+        raise WeightsError(
+            f"{file.repo} asks you to accept its terms on its hub page first; then run `hf auth login` and try again."
+        ) from error
+    except Exception as error:  # the client's HTTP library, and so its errors, changed between its versions
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(
+            f"{file.filename} could not be downloaded from {file.repo}: {reason} "
+            f"Try again, or import files that you have: ctgencore download {row.name} --from PATH"
+        ) from error
+
+
+def _demand_license(row: CodecRow, accepted_now: bool) -> None:
+    if accepted_now:
+        accept_license(row.name)
+    elif not license_accepted(row):
+        raise WeightsError(
+            f"The weights of codec '{row.name}' are under the license {row.license} (by {row.source}). "
+            f"Accept it first: add --accept-license"
+        )
+
+
+def _match(row: CodecRow, path: Path) -> list[tuple[WeightFile, Path]]:
+    """Which published file each file on disk is."""
+    if path.is_file():
+        named = [file for file in row.weights if path.name in _names(file)]
+        if named or len(row.weights) == 1:
+            return [((named or list(row.weights))[0], path)]
+        expected = ", ".join(Path(file.filename).name for file in row.weights)
+        raise WeightsError(f"{path.name} is none of the files of codec '{row.name}': {expected}.")
+    pairs = []
+    for file in row.weights:
+        candidates = [path / file.filename, *(path / name for name in _names(file))]
+        found = next((candidate for candidate in candidates if candidate.is_file()), None)
+        if found is None:
+            raise WeightsError(f"{path} has no {' or '.join(_names(file))}, which codec '{row.name}' needs.")
+        pairs.append((file, found))
+    return pairs
+
+
+def _names(file: WeightFile) -> list[str]:
+    """File names to accept: the published one and, where its checksum is not known, its conversion to safetensors."""
+    name = Path(file.filename)
+    return [name.name] if file.sha256 else list(dict.fromkeys([name.name, f"{name.stem}.safetensors"]))
+
+
+def _checked(file: WeightFile, source: Path) -> str:
+    found = sha256(source)
+    if file.sha256 and file.sha256 != found:
+        raise WeightsError(
+            f"{source.name} is not the published file: its sha256 is {found}, expected {file.sha256}. Get it again."
+        )
+    return found
+
+
+def _store(row: CodecRow, file: WeightFile, source: Path, source_sha256: str) -> Path:
+    from .checkpoint import is_safetensors, read_tensors, write_safetensors
+
+    name = Path(file.filename).name
+    target = _folder(row) / f"{Path(name).stem}.safetensors"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    tensors = read_tensors(source)  # refuses damaged files, also those that are copied as they are
+    if is_safetensors(source):
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            shutil.copyfile(source, temporary)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    else:
+        write_safetensors(target, tensors, {"source": name, "source_sha256": source_sha256})
+    index = _index(row)
+    entry = {"file": target.name, "sha256": sha256(target), "source_sha256": source_sha256, "imported_utc": _now()}
+    _write_index(row, {**index, "files": {**index.get("files", {}), name: entry}})
+    return target
+
+
+# --- the index -------------------------------------------------------------------------------------------------------
+
+
+def _folder(row: CodecRow) -> Path:
+    return cache_folder() / "weights" / row.name
+
+
+def _path(row: CodecRow, file: WeightFile) -> Path | None:
+    """Where a weight file lies, or None when the cache has no entry for it."""
+    if file.packaged:
+        return PACKAGED / file.filename
+    entry = _index(row).get("files", {}).get(Path(file.filename).name)
+    return _folder(row) / entry["file"] if entry else None
+
+
+def _index(row: CodecRow) -> dict[str, Any]:
+    path = _folder(row) / "index.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, OSError) as error:
+        raise CTGenError(f"{path} cannot be read ({error}). Delete that folder and import the weights again.") from error
+
+
+def _write_index(row: CodecRow, index: dict[str, Any]) -> None:
+    path = _folder(row) / "index.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".index.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps({"codec": row.name, **index}, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

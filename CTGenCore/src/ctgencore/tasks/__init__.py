@@ -1,0 +1,1 @@
+"""One options dataclass and one function per task."""

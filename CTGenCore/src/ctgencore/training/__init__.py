@@ -1,0 +1,1 @@
+"""Training of the embedded networks: recipes, procedural clips, the loop."""

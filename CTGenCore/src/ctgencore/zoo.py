@@ -1,0 +1,229 @@
+"""What there is: codecs and networks as literal tables. Needs no torch; feeds the command line, docs and Slicer."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightFile:
+    """One published file of a codec's weights.
+
+    Attributes:
+        filename: path inside ``repo``; when importing from disk, its last part is the file to look for.
+        repo: Hugging Face repository, or None when the file is published elsewhere (see ``CodecRow.source``).
+        prefix: put before every tensor name (for networks published in several files with bare names).
+        sha256: of the published file, when known; an import that differs is refused.
+        packaged: ships inside this package (``ctgencore/weights``).
+    """
+
+    filename: str
+    repo: str | None = None
+    prefix: str = ""
+    sha256: str | None = None
+    packaged: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CodecRow:
+    """One frozen autoencoder.
+
+    Attributes:
+        name, title, description: for people.
+        codec: ``module:Class`` below :mod:`ctgencore.codecs`.
+        network: row of :data:`NETWORKS`, or None when there is no network.
+        weights: files to have before first use.
+        license: SPDX name of the weights' licence.
+        source: where the weights come from and who made them.
+        is_2d: works slice by slice, so that tri-planar averaging applies.
+    """
+
+    name: str
+    title: str
+    description: str
+    codec: str
+    network: str | None = None
+    weights: tuple[WeightFile, ...] = ()
+    license: str = "Apache-2.0"
+    source: str = ""
+    is_2d: bool = False
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether the user must download or import something first."""
+        return any(not file.packaged for file in self.weights)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkRow:
+    """How to build a bare network.
+
+    Attributes:
+        cls: ``module:Class`` below :mod:`ctgencore.networks`.
+        config: its published sizes, where they are not the class's defaults.
+        tiny: sizes of a small but real network of the same kind, for tests.
+    """
+
+    cls: str
+    config: dict[str, Any] = field(default_factory=dict)
+    tiny: dict[str, Any] = field(default_factory=dict)
+
+
+LEANVAE_EMBEDDED = {"channels": 1, "l_dim": 32, "h_dim": 96}
+LEANVAE_TINY = {"l_dim": 8, "h_dim": 16, "sep_num_layer": 1, "fusion_num_layer": 1, "ista_layer_num": 1, "latent_dim": 4}
+WAN_TINY = {"base_dim": 8, "decoder_base_dim": 8, "z_dim": 4, "latents_mean": (0.1,) * 4, "latents_std": (2.0,) * 4}
+
+NETWORKS: dict[str, NetworkRow] = {
+    "leanvae": NetworkRow(cls="leanvae:LeanVAE", tiny=LEANVAE_TINY),
+    "leanvae_16": NetworkRow(cls="leanvae:LeanVAE", tiny=LEANVAE_TINY),
+    "leanvae_4": NetworkRow(cls="leanvae:LeanVAE", config={"latent_dim": 4}, tiny=LEANVAE_TINY),
+    "embedded": NetworkRow(cls="leanvae:LeanVAE", config=LEANVAE_EMBEDDED, tiny=LEANVAE_TINY),
+    "taef2": NetworkRow(cls="taef2:TinyFlux2", tiny={"dim": 8, "latent_channels": 4}),
+    "wan2.1": NetworkRow(cls="wan:Wan", tiny=WAN_TINY),
+    "wan2.2": NetworkRow(
+        cls="wan:Wan",
+        tiny=WAN_TINY,
+        config={
+            "base_dim": 160,
+            "decoder_base_dim": 256,
+            "z_dim": 48,
+            "is_residual": True,
+            "in_channels": 12,
+            "out_channels": 12,
+            "patch_size": 2,
+            "scale_factor_spatial": 16,
+            "latents_mean": (
+                -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891,
+                0.1570, -0.0098, 0.0375, -0.1825, -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158, 0.2502,
+                -0.2055, -0.0322, 0.1109, 0.1567, -0.0729, 0.0899, -0.2799, -0.1230, -0.0313, -0.1649, 0.0117, 0.0723,
+                -0.2839, -0.2083, -0.0520, 0.3748, 0.0152, 0.1957, 0.1433, -0.2944, 0.3573, -0.0548, -0.1681, -0.0667,
+            ),
+            "latents_std": (
+                0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.4990, 0.4818, 0.5013, 0.8158, 1.0344, 0.5894, 1.0901,
+                0.6885, 0.6165, 0.8454, 0.4978, 0.5759, 0.3523, 0.7135, 0.6804, 0.5833, 1.4146, 0.8986, 0.5659,
+                0.7069, 0.5338, 0.4889, 0.4917, 0.4069, 0.4999, 0.6866, 0.4093, 0.5709, 0.6065, 0.6415, 0.4944,
+                0.5726, 1.2042, 0.5458, 1.6887, 0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744,
+            ),
+        },
+    ),
+}  # fmt: skip
+
+CODECS: dict[str, CodecRow] = {
+    row.name: row
+    for row in (
+        CodecRow(
+            name="embedded",
+            title="Embedded (small LeanVAE)",
+            description="The default: ships with CTGen, works offline, fast on a CPU. Trained on procedural clips only.",
+            codec="leanvae:LeanVAECodec",
+            network="embedded",
+            weights=(WeightFile(filename="embedded_codec.safetensors", packaged=True),),
+            source="trained by `ctgencore train embedded-codec`",
+        ),
+        CodecRow(
+            name="leanvae",
+            title="LeanVAE dim16",
+            description="The VAE of the Foundation-VAE generator (39.8 M parameters); exact streaming and tiles.",
+            codec="leanvae:LeanVAECodec",
+            network="leanvae",
+            weights=(WeightFile(filename="LeanVAE-dim16.ckpt", repo="Yumic/LeanVAE"),),
+            license="MIT",
+            source="westlake-repl/LeanVAE",
+        ),
+        CodecRow(
+            name="taef2",
+            title="TAEF2 (tiny FLUX.2 autoencoder)",
+            description="A natural-image VAE, slice by slice (2.7 M parameters); practical on a CPU.",
+            codec="taef2:TinyFlux2Codec",
+            network="taef2",
+            weights=(
+                WeightFile(
+                    filename="taef2_encoder.pth",
+                    prefix="encoder.",
+                    sha256="10a4e1021e89d7551eaf161352da8dbd0b1aa83872ae28b150c1df1ce2f147b6",
+                ),
+                WeightFile(
+                    filename="taef2_decoder.pth",
+                    prefix="decoder.",
+                    sha256="0a44a31e1ae59eb9dbf9359d24942fd3ef5928162c1800d97a28c61d51be0ab5",
+                ),
+            ),
+            license="MIT",
+            source="github.com/madebyollin/taesd",
+            is_2d=True,
+        ),
+        CodecRow(
+            name="wan2.1",
+            title="WAN 2.1 VAE",
+            description="Video VAE of Wan2.1 (127 M parameters), 16 channels per 4x8x8; streams exactly. Wants a GPU.",
+            codec="wan:WanCodec",
+            network="wan2.1",
+            weights=(
+                WeightFile(
+                    filename="vae/diffusion_pytorch_model.safetensors", repo="Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+                ),
+            ),
+            source="Wan-Video/Wan2.1",
+        ),
+        CodecRow(
+            name="wan2.2",
+            title="WAN 2.2 VAE",
+            description="Video VAE of Wan2.2-TI2V-5B (705 M parameters), 48 channels per 4x16x16. Wants a GPU.",
+            codec="wan:WanCodec",
+            network="wan2.2",
+            weights=(
+                WeightFile(filename="vae/diffusion_pytorch_model.safetensors", repo="Wan-AI/Wan2.2-TI2V-5B-Diffusers"),
+            ),
+            source="Wan-Video/Wan2.2",
+        ),
+        CodecRow(
+            name="dct16",
+            title="16 DCT coefficients",
+            description="Baseline without a network: the 16 strongest of 256 DCT coefficients of each 4x8x8 block.",
+            codec="dct:DCTCodec",
+        ),
+        CodecRow(
+            name="identity",
+            title="Identity",
+            description="Changes nothing: for testing the way of the data.",
+            codec="identity:IdentityCodec",
+        ),
+    )
+}
+
+
+def lookup(table: dict[str, Any], name: str, kind: str) -> Any:
+    """The row called ``name``.
+
+    Raises:
+        InputError: no such row; names the nearest one and all that are allowed.
+    """
+    if name in table:
+        return table[name]
+    near = difflib.get_close_matches(name, table, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    raise InputError(f"There is no {kind} called '{name}'.{hint} Known: {', '.join(table)}.")
+
+
+def load_class(package: str, path: str) -> Any:
+    """The class at ``module:Class`` below ``ctgencore.<package>``."""
+    module, _, cls = path.partition(":")
+    return getattr(import_module(f"ctgencore.{package}.{module}"), cls)
+
+
+def build_network(name: str, **config: Any) -> nn.Module:
+    """A bare network with random weights, at its published size unless ``config`` says otherwise (imports torch).
+
+    Raises:
+        InputError: unknown name.
+    """
+    row = lookup(NETWORKS, name, "network")
+    return load_class("networks", row.cls)(**{**row.config, **config}).eval()

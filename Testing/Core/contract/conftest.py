@@ -1,0 +1,28 @@
+"""Every codec row as a small, real codec with deterministic weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ctgencore.codecs.base import Codec
+from ctgencore.zoo import CODECS, NETWORKS, build_network, load_class
+
+
+def tiny_codec(name: str, *, grey: bool = True) -> Codec:
+    """The codec ``name`` around the small network of its row."""
+    row = CODECS[name]
+    network = None
+    if row.network is not None:
+        torch.manual_seed(0)
+        network = build_network(row.network, **NETWORKS[row.network].tiny)
+    codec = load_class("codecs", row.codec)(row, network)
+    if grey:
+        codec.fold_grey()
+    return codec
+
+
+@pytest.fixture(params=list(CODECS))
+def codec(request: pytest.FixtureRequest) -> Codec:
+    """One codec after the other."""
+    return tiny_codec(request.param)

@@ -1,0 +1,214 @@
+"""What every codec promises, whatever its network: sizes, streaming, tiles, grey folding, determinism."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from contract.conftest import tiny_codec
+from ctgencore.codecs.base import Codec, SlabPlan
+from ctgencore.errors import Cancelled, InputError, OutOfMemory
+from ctgencore.geometry import Geometry
+from ctgencore.intensity import Window
+from ctgencore.tasks.reconstruct import ReconstructOptions, reconstruct
+from ctgencore.volume import Volume
+from ctgencore.zoo import CODECS
+
+WIDE = Window.parse("wide")
+NETWORK_CODECS = [name for name, row in CODECS.items() if row.network]
+
+
+def random_hu(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1000, 1000, shape).astype(np.float32)
+
+
+def with_plan(codec: Codec, plan: SlabPlan) -> Codec:
+    """The codec with a fixed plan: what a small memory budget would choose on a large volume."""
+    codec.plan = lambda shape, memory=None: plan  # type: ignore[method-assign]
+    return codec
+
+
+def test_any_size_comes_back(codec: Codec) -> None:
+    edges = (8, 9, 16, 17, 30)
+    for z in range(1, 41):
+        shape = (z, edges[z % 5], edges[(z // 5 + 2) % 5])
+        out = codec.reconstruct_hu(random_hu(*shape), WIDE)
+        assert out.shape == shape
+        assert out.dtype == np.float32
+        assert np.isfinite(out).all()
+
+
+def test_slabs_equal_one_slab(codec: Codec) -> None:
+    hu = random_hu(22, 24, 32)
+    step = codec.stride_zyx[0]
+    whole = with_plan(codec, SlabPlan(24 * step, None, 0)).reconstruct_hu(hu, WIDE)
+    before = codec.tiles_run
+    slabs = with_plan(codec, SlabPlan(step, None, 0)).reconstruct_hu(hu, WIDE)
+    assert codec.tiles_run - before >= 2 * 5  # encode and decode of several slabs
+    np.testing.assert_allclose(slabs, whole, atol=0.02)
+
+
+def test_encode_then_decode_equals_reconstruct(codec: Codec) -> None:
+    hu = random_hu(13, 24, 17)
+    z = codec.encode(hu, WIDE)
+    np.testing.assert_allclose(codec.decode(z, hu.shape, WIDE), codec.reconstruct_hu(hu, WIDE), atol=0.02)
+    with pytest.raises(InputError, match="Latents of a"):
+        codec.decode(z, (99, 24, 17), WIDE)
+
+
+def test_tiles(codec: Codec) -> None:
+    """Exact where the reach is finite; elsewhere blended, bounded and really cut."""
+    if codec.whole_plane:
+        with pytest.raises(OutOfMemory, match="--memory"):
+            codec.plan((8, 512, 512), 10**6)
+        return
+    hu = random_hu(9, 160, 192)
+    unit = codec.stride_zyx[1]
+    whole = codec.reconstruct_hu(hu, WIDE)
+    tile = (codec._overlap() + 4) * unit
+    before = codec.tiles_run
+    tiled = with_plan(codec, SlabPlan(8, tile, 0)).reconstruct_hu(hu, WIDE)
+    assert codec.tiles_run - before > 2 * 2
+    if codec.halo is not None:
+        np.testing.assert_allclose(tiled, whole, atol=0.02)
+    else:
+        assert np.sqrt(np.mean((tiled - whole) ** 2)) < 0.5 * whole.std()
+
+
+def test_blended_constant_stays_constant() -> None:
+    codec = tiny_codec("identity")
+    codec.halo = None  # blend instead of cutting
+    codec._overlap = lambda: 6  # type: ignore[method-assign]
+    hu = np.full((3, 41, 57), 123.0, dtype=np.float32)
+    out = with_plan(codec, SlabPlan(2, 16, 0)).reconstruct_hu(hu, WIDE)
+    assert codec.tiles_run > 12
+    np.testing.assert_allclose(out, hu, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", NETWORK_CODECS)
+def test_grey_folding_is_exact(name: str) -> None:
+    hu = random_hu(10, 24, 32)
+    rgb, grey = tiny_codec(name, grey=False), tiny_codec(name)
+    a, b = rgb.encode(hu, WIDE), grey.encode(hu, WIDE)
+    np.testing.assert_allclose(a, b, atol=1e-4 * float(a.abs().max()))
+    np.testing.assert_allclose(rgb.reconstruct_hu(hu, WIDE), grey.reconstruct_hu(hu, WIDE), atol=0.05)
+
+
+def test_same_result_twice(codec: Codec) -> None:
+    hu = random_hu(9, 16, 24)
+    np.testing.assert_array_equal(codec.reconstruct_hu(hu, WIDE), codec.reconstruct_hu(hu, WIDE))
+
+
+def test_sample_is_a_function_of_the_seed_alone() -> None:
+    hu = random_hu(21, 16, 24)
+    results = []
+    for slices in (4, 8, 20):
+        codec = tiny_codec("wan2.1")
+        codec.sample_seed = 5
+        results.append(with_plan(codec, SlabPlan(slices, None, 0)).encode(hu, WIDE))
+    torch.testing.assert_close(results[0], results[1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(results[0], results[2], atol=1e-4, rtol=1e-4)
+    mean = tiny_codec("wan2.1").encode(hu, WIDE)
+    assert (results[0] - mean).abs().max() > 1e-3
+    codec.sample_seed = 6
+    assert (codec.encode(hu, WIDE) - results[0]).abs().max() > 1e-3
+
+
+def test_cancel_stops_between_slabs(codec: Codec) -> None:
+    seen: list[int] = []
+    with pytest.raises(Cancelled, match="nothing was written"):
+        codec.reconstruct_hu(
+            random_hu(40, 16, 16), WIDE, progress=lambda done, _: seen.append(done), cancel=lambda: bool(seen)
+        )
+    assert len(seen) == 1
+    assert seen[0] < 40
+
+
+def test_memory_plan_shrinks_then_refuses() -> None:
+    codec = tiny_codec("leanvae")
+    shape = (100, 512, 512)
+    free = codec.plan(shape, 2**40)
+    small = codec.plan(shape, free.bytes_needed // 2)
+    assert small.slices <= free.slices
+    assert small.bytes_needed <= free.bytes_needed // 2
+    assert small.tile_yx is not None
+    with pytest.raises(OutOfMemory, match="Raise --memory"):
+        codec.plan(shape, 1000)
+
+
+def oblique() -> Geometry:
+    turn = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
+    return Geometry((30, 17, 9), (0.7, 0.9, 2.5), (-11.25, 3.5, 700.125), tuple(turn.ravel()))
+
+
+def test_grid_is_unchanged_to_the_bit(codec: Codec) -> None:
+    volume = Volume(random_hu(9, 17, 30), oblique())
+    result = reconstruct(volume, codec)
+    assert result.geometry == volume.geometry
+    assert result.record is not None
+    assert result.record.codec == codec.row.name
+    assert (result.voxels == np.rint(result.voxels)).all()
+
+
+def test_identity_loses_nothing() -> None:
+    hu = np.random.default_rng(1).integers(-1000, 1001, (9, 17, 30)).astype(np.float32)
+    result = reconstruct(Volume(hu, oblique()), tiny_codec("identity"))
+    np.testing.assert_array_equal(result.voxels, hu)
+
+
+def test_window_clips_to_its_ends() -> None:
+    hu = random_hu(3, 16, 16)
+    result = reconstruct(Volume(hu, Geometry((16, 16, 3))), tiny_codec("identity"), ReconstructOptions(window="soft"))
+    np.testing.assert_allclose(result.voxels, np.rint(np.clip(hu, -175, 250)), atol=1)
+
+
+def test_triplanar_averages_three_passes() -> None:
+    hu = random_hu(20, 24, 28)
+    volume = Volume(hu, Geometry((28, 24, 20)))
+    codec = tiny_codec("taef2")
+    passes = [
+        np.moveaxis(codec.reconstruct_hu(np.moveaxis(hu, axis, 0), WIDE), 0, axis) for axis in range(3)
+    ]
+    result = reconstruct(volume, codec, ReconstructOptions(triplanar=True))
+    np.testing.assert_allclose(result.voxels, np.rint(np.mean(passes, axis=0)), atol=1)
+
+
+def test_calibration_removes_gain_and_offset() -> None:
+    hu = random_hu(9, 24, 32)
+    volume = Volume(hu, Geometry((32, 24, 9)))
+    codec = tiny_codec("taef2")
+    plain = reconstruct(volume, codec)
+    result = reconstruct(volume, codec, ReconstructOptions(calibrate=True))
+    numbers = result.record.results
+    slope, offset = np.polyfit(codec.reconstruct_hu(hu, WIDE).ravel().astype(float), hu.ravel().astype(float), 1)
+    assert numbers["gain"] == pytest.approx(slope, rel=1e-3)
+    assert numbers["offset_hu"] == pytest.approx(offset, abs=0.5)
+    assert np.mean((result.voxels - hu) ** 2) < np.mean((plain.voxels - hu) ** 2)
+
+
+def test_faithful_cuts_65_slice_windows() -> None:
+    hu = random_hu(70, 16, 24)
+    codec = tiny_codec("leanvae", grey=False)
+    result = reconstruct(Volume(hu, Geometry((24, 16, 70))), codec, ReconstructOptions(codec="leanvae", faithful=True))
+    tail = np.pad(hu[65:], ((0, 60), (0, 0), (0, 0)), mode="edge").transpose(0, 2, 1)
+    alone = codec.reconstruct_hu(tail, WIDE, clamp_channels_first=True).transpose(0, 2, 1)[:5]
+    np.testing.assert_array_equal(result.voxels[65:], np.trunc(alone))
+
+
+def test_options_that_contradict() -> None:
+    volume = Volume(random_hu(5, 16, 16), Geometry((16, 16, 5)))
+    for name, options, text in (
+        ("leanvae", {"triplanar": True}, "2D codec"),
+        ("taef2", {"triplanar": True, "faithful": True}, "Choose one"),
+        ("leanvae", {"sample": True}, "no posterior"),
+        ("leanvae", {"faithful": True}, "RGB network"),
+    ):
+        with pytest.raises(InputError, match=text):
+            reconstruct(volume, tiny_codec(name), ReconstructOptions(**options))
+
+
+def test_unknown_codec_names_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"Did you mean 'wan2\.1'"):
+        Codec.from_pretrained("wan21")
+    with pytest.raises(InputError, match="100 times slower"):
+        Codec.from_pretrained("identity", dtype="float16", device="cpu")
