@@ -30,11 +30,9 @@ def fill(name: str, shape: tuple[int, ...]) -> Tensor:
     if not shape:
         return torch.tensor(0.5)
     n = _normal(name, shape)
-    if len(shape) == 1:
-        n = 1 + 0.1 * n if name.endswith(".weight") else 0.1 * n
-    else:
-        n = n / np.sqrt(np.prod(shape[1:]))
-    return torch.from_numpy(n.astype(np.float32))
+    if len(shape) > 1:
+        return torch.from_numpy((n / np.sqrt(np.prod(shape[1:]))).astype(np.float32))
+    return torch.from_numpy((1 + 0.1 * n if name.endswith(".weight") else 0.1 * n).astype(np.float32))
 
 
 def array(name: str, shape: tuple[int, ...], scale: float) -> Tensor:

@@ -50,7 +50,10 @@ def measure(case: str, volume: Volume, name: str, codec: Codec, options: Reconst
 
 
 def table(rows: list[dict]) -> str:
-    lines = ["| CT | codec | PSNR dB | MSE 0..255 | SSIM | MAE HU | bias HU | Dice lung | Dice bone | s |", "|" + "---|" * 10]
+    lines = [
+        "| CT | codec | PSNR dB | MSE 0..255 | SSIM | MAE HU | bias HU | Dice lung | Dice bone | s |",
+        "|" + "---|" * 10,
+    ]
     for row in sorted(rows, key=lambda r: (r["case"], r["order"])):
         values = [f"{row[c]:.{3 if 'dice' in c or c == 'ssim' else 1 if c == 'seconds' else 2}f}" for c in COLUMNS]
         lines.append(f"| {row['case']} | {row['codec']} | " + " | ".join(values) + " |")

@@ -1,6 +1,6 @@
 """Start-up times as whole processes: ``--help``, ``info``, ``import ctgencore``, beside a bare interpreter and torch.
 
-    python Testing/bench/startup.py [--runs 9]
+python Testing/bench/startup.py [--runs 9]
 """
 
 from __future__ import annotations

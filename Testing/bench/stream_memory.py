@@ -83,13 +83,22 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(measure(**json.loads(arguments.one))))
         return
-    print("| codec | slices | stream MiB | whole MiB | volume itself MiB | stream s | whole s | time ratio |\n|" + "---|" * 8)
+    print(
+        "| codec | slices | stream MiB | whole MiB | volume itself MiB | stream s | whole s | time ratio |\n|"
+        + "---|" * 8
+    )
     for net in arguments.nets:
         for slices in arguments.slices:
             runs: dict[str, list[dict]] = {"stream": [], "whole": []}
             for _ in range(arguments.repeats):
                 for way in runs:
-                    one = {"net": net, "way": way, "slices": slices, "plane": arguments.plane, "threads": arguments.threads}
+                    one = {
+                        "net": net,
+                        "way": way,
+                        "slices": slices,
+                        "plane": arguments.plane,
+                        "threads": arguments.threads,
+                    }
                     output = subprocess.run(
                         [sys.executable, __file__, "--one", json.dumps(one)], capture_output=True, text=True, check=True
                     ).stdout

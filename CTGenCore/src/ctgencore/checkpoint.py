@@ -55,14 +55,19 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         if "Unsupported" not in str(error) and "weights_only" not in str(error).lower():
             raise WeightsError(f"{path.name} is not a weights file ({error}).") from error
         raise WeightsError(
-            f"{path.name} is a pickle that holds more than tensors, and reading those runs code from the file. Allowed: "
-            f"safetensors, or torch files of plain tensors. If you trust its source, convert it once:\n  {convert_command(path)}"
+            f"{path.name} is a pickle that holds more than tensors, and reading that runs code from the file. "
+            "Allowed: safetensors, or torch files of plain tensors. If you trust its source, convert it once:\n  "
+            + convert_command(path)
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
-        raise WeightsError(f"{path.name} is damaged or not a weights file ({error}). Download or import it again.") from error
+        raise WeightsError(
+            f"{path.name} is damaged or not a weights file ({error}). Download or import it again."
+        ) from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
-    tensors = {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)} if isinstance(content, Mapping) else {}
+    tensors = (
+        {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)} if isinstance(content, Mapping) else {}
+    )
     if not tensors:
         raise WeightsError(f"{path.name} holds no named tensors. A state dict, or a dict with 'state_dict', is needed.")
     return tensors
@@ -79,7 +84,9 @@ def convert_command(path: Path) -> str:
     return f'python -c "{code}"'
 
 
-def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Path:
+def write_safetensors(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> Path:
     """Write tensors atomically (temporary name, then rename); those that share storage are copied apart."""
     from safetensors.torch import save_file
 

@@ -79,7 +79,9 @@ def why_unavailable(row: CodecRow) -> str:
     if not row.needs_weights:
         return f"The weights of codec '{row.name}' ({names}) should have come with ctgencore: install it again."
     if all(file.repo for file in missing):
-        how = f"Run: ctgencore download {row.name}   (or, from files you have: ctgencore download {row.name} --from PATH)"
+        how = (
+            f"Run: ctgencore download {row.name}   (or, from files you have: ctgencore download {row.name} --from PATH)"
+        )
     else:
         how = f"Get {names} from {row.source}, then run: ctgencore download {row.name} --from FOLDER"
     return f"The weights of codec '{row.name}' are not on this machine ({names}; license {row.license}). {how}"
@@ -177,8 +179,8 @@ def download(codec: str, *, offline: bool = False, accept_license: bool = False)
         raise WeightsError(why_unavailable(row))
     if offline:
         raise WeightsError(
-            f"Codec '{codec}' must be downloaded ({', '.join(f'{f.repo}: {f.filename}' for f in missing)}), and --offline "
-            f"forbids it. Import files that you have with: ctgencore download {codec} --from PATH"
+            f"Codec '{codec}' must be downloaded ({', '.join(f'{f.repo}: {f.filename}' for f in missing)}), and "
+            f"--offline forbids it. Import files that you have with: ctgencore download {codec} --from PATH"
         )
     _demand_license(row, accept_license)
     incoming = _folder(row) / "incoming"  # kept when interrupted: the hub client resumes what it finds there
@@ -296,7 +298,9 @@ def _index(row: CodecRow) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (ValueError, OSError) as error:
-        raise CTGenError(f"{path} cannot be read ({error}). Delete that folder and import the weights again.") from error
+        raise CTGenError(
+            f"{path} cannot be read ({error}). Delete that folder and import the weights again."
+        ) from error
 
 
 def _write_index(row: CodecRow, index: dict[str, Any]) -> None:

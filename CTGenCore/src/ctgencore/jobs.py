@@ -1,4 +1,4 @@
-"""Jobs: a task with its files and options as plain data, run with events. The command line, worker and job folder share it.
+"""Jobs: a task with its files and options as plain data, run with events. Command line, worker and job file share it.
 
 Events are dictionaries, one per line of JSON where they leave the process; :data:`PROTOCOL` is their version.
 """
@@ -15,7 +15,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
+from . import hub
 from .errors import Cancelled, CTGenError, InputError, OutOfMemory, WeightsError
+from .intensity import Window
 
 if TYPE_CHECKING:
     from .codecs.base import Codec
@@ -88,10 +90,11 @@ class Job:
 
 
 def parse_options(options: Mapping[str, Any]) -> ReconstructOptions:
-    """The options dataclass from plain data, each value of the type that the field declares.
+    """The options dataclass from plain data, refused before any work when it cannot run.
 
     Raises:
-        InputError: unknown option or wrong type.
+        InputError: unknown option, a value of another type than the field declares, unknown codec or window.
+        WeightsError: the codec's weights are not here.
     """
     from .tasks.reconstruct import ReconstructOptions
 
@@ -103,7 +106,10 @@ def parse_options(options: Mapping[str, Any]) -> ReconstructOptions:
         if type(value) not in allowed:
             wanted = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
             raise InputError(f"Option '{name}' must be {wanted}; got {value!r}.")
-    return ReconstructOptions(**options)
+    chosen = ReconstructOptions(**options)
+    Window.parse(chosen.window)
+    hub.locate(chosen.codec)
+    return chosen
 
 
 class Codecs:
@@ -129,7 +135,7 @@ class Codecs:
         self._loaded.clear()
 
 
-def run(job: Job, emit: Emit, *, cancel: Cancel | None = None, codecs: Codecs | None = None) -> Volume:
+def run(job: Job, emit: Emit, *, cancel: Cancel | None = None, codecs: Codecs | None = None) -> tuple[Volume, Volume]:
     """Run a job: read, load, compute, write.
 
     Args:
@@ -139,7 +145,7 @@ def run(job: Job, emit: Emit, *, cancel: Cancel | None = None, codecs: Codecs | 
         codecs: loaded codecs to use and add to.
 
     Returns:
-        The volume as written, with its record.
+        ``(input, output)``; the output as written, with its record.
 
     Raises:
         CTGenError: as the task does; nothing was written then.
@@ -160,7 +166,9 @@ def run(job: Job, emit: Emit, *, cancel: Cancel | None = None, codecs: Codecs | 
     emit({"event": "stage", "id": job.id, "stage": "read"})
     volume = io.read(job.input)
     if volume.geometry.is_sheared() and job.output.name.lower().endswith((".nii", ".nii.gz")):
-        raise InputError(f"{job.output.name}: NIfTI cannot hold this volume's sheared grid. Write .nrrd or .mha instead.")
+        raise InputError(
+            f"{job.output.name}: NIfTI cannot hold this volume's sheared grid. Write .nrrd or .mha instead."
+        )
     _stop_if(cancel)
     emit({"event": "stage", "id": job.id, "stage": "load"})
     try:
@@ -177,10 +185,15 @@ def run(job: Job, emit: Emit, *, cancel: Cancel | None = None, codecs: Codecs | 
     _stop_if(cancel)
 
     emit({"event": "stage", "id": job.id, "stage": "write"})
-    outputs = {"volume": str(io.write(result, job.output).resolve()), "record": str(io.sidecar_path(job.output).resolve())}
+    outputs = {
+        "volume": str(io.write(result, job.output).resolve()),
+        "record": str(io.sidecar_path(job.output).resolve()),
+    }
     if job.difference is not None:
         note = "output minus input, HU"
-        difference = volume.with_voxels(result.voxels - volume.voxels, record=replace(record, notes=[*record.notes, note]))
+        difference = volume.with_voxels(
+            result.voxels - volume.voxels, record=replace(record, notes=[*record.notes, note])
+        )
         outputs["difference"] = str(io.write(difference, job.difference).resolve())
     emit(
         {
@@ -192,11 +205,11 @@ def run(job: Job, emit: Emit, *, cancel: Cancel | None = None, codecs: Codecs | 
             "metrics": _metrics(result, volume, options),
         }
     )
-    return result
+    return volume, result
 
 
 def run_reporting(
-    job: Job, emit: Emit, *, cancel: Cancel | None = None, codecs: Codecs | None = None, traces: Callable[[str], None]
+    job: Job, emit: Emit, *, cancel: Cancel | None = None, codecs: Codecs | None = None, traces: Callable[[str], object]
 ) -> int:
     """As :func:`run`, but failures become an error event.
 
@@ -220,13 +233,15 @@ def error_event(error: BaseException, job_id: str | None = None) -> dict[str, An
     """The error as an event."""
     if isinstance(error, KeyboardInterrupt):
         error = Cancelled("Interrupted; nothing was written.")
-    deliberate = isinstance(error, CTGenError)
+    code, message = "internal", f"{type(error).__name__}: {error}"
+    if isinstance(error, CTGenError):
+        code, message = error.code, str(error)
     return {
         "event": "error",
         **({"id": job_id} if job_id is not None else {}),
-        "code": error.code if deliberate else "internal",
+        "code": code,
         "exit_code": exit_code(error),
-        "message": str(error) if deliberate else f"{type(error).__name__}: {error}",
+        "message": message,
         "next": _next_step(error),
     }
 
@@ -290,8 +305,6 @@ class _Progress:
 def _metrics(output: Volume, source: Volume, options: ReconstructOptions) -> dict[str, float | None]:
     """PSNR and mean absolute error inside the window, slice by slice so that no copy of the volume is made."""
     import numpy as np
-
-    from .intensity import Window
 
     window = Window.parse(options.window)
     squared = absolute = 0.0

@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class RunRecord:
     versions: dict[str, str] = field(default_factory=lambda: {"python": sys.version.split()[0]})
     notes: list[str] = field(default_factory=list)
     ctgencore_version: str = ""
-    created_utc: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    created_utc: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
     schema: str = SCHEMA
 
     @property

@@ -50,6 +50,12 @@ class Volume:
         """(Z, Y, X)."""
         return self.geometry.shape_zyx
 
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether its record, or the tag of the file it came from, says that the anatomy is invented."""
+        tagged = self.meta.get("ctgen_tag", "").startswith("CTGen SYNTHETIC")
+        return tagged or (self.record is not None and self.record.synthetic)
+
     def __repr__(self) -> str:
         """Size, mm, orientation and HU range on one line."""
         lo, hi = float(self.voxels.min()), float(self.voxels.max())

@@ -24,7 +24,7 @@ CANCEL_FILE = "cancel"
 
 
 class EventWriter:
-    """Writes events to the real stdout; from now on everything else that is printed goes to stderr, C libraries included."""
+    """Writes events to the real stdout; from now on all else that is printed goes to stderr, C libraries included."""
 
     def __init__(self) -> None:
         sys.stdout.flush()
@@ -120,9 +120,14 @@ class Worker:
 
     def _run(self, job: Job) -> None:
         cancelled = self._open[job.id]
-        code = jobs.run_reporting(job, self.emit, cancel=cancelled.is_set, codecs=self.codecs, traces=sys.stderr.write)
-        with self._lock:
-            del self._open[job.id]
+
+        def emit(event: dict[str, Any]) -> None:
+            if event["event"] in ("result", "error"):  # closed before anyone knows, so that the id can be used again
+                with self._lock:
+                    del self._open[job.id]
+            self.emit(event)
+
+        code = jobs.run_reporting(job, emit, cancel=cancelled.is_set, codecs=self.codecs, traces=sys.stderr.write)
         if code == Cancelled.exit_code and not cancelled.is_set():
             raise KeyboardInterrupt  # a signal, not a request: it means the worker, not the job alone
 

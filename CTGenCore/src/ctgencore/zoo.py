@@ -78,7 +78,14 @@ class NetworkRow:
 
 
 LEANVAE_EMBEDDED = {"channels": 1, "l_dim": 32, "h_dim": 96}
-LEANVAE_TINY = {"l_dim": 8, "h_dim": 16, "sep_num_layer": 1, "fusion_num_layer": 1, "ista_layer_num": 1, "latent_dim": 4}
+LEANVAE_TINY = {
+    "l_dim": 8,
+    "h_dim": 16,
+    "sep_num_layer": 1,
+    "fusion_num_layer": 1,
+    "ista_layer_num": 1,
+    "latent_dim": 4,
+}
 WAN_TINY = {"base_dim": 8, "decoder_base_dim": 8, "z_dim": 4, "latents_mean": (0.1,) * 4, "latents_std": (2.0,) * 4}
 
 NETWORKS: dict[str, NetworkRow] = {
@@ -122,7 +129,7 @@ CODECS: dict[str, CodecRow] = {
         CodecRow(
             name="embedded",
             title="Embedded (small LeanVAE)",
-            description="The default: ships with CTGen, works offline, fast on a CPU. Trained on procedural clips only.",
+            description="The default: ships with CTGen, works offline, fast on a CPU. No medical image in training.",
             codec="leanvae:LeanVAECodec",
             network="embedded",
             weights=(WeightFile(filename="embedded_codec.safetensors", packaged=True),),
@@ -167,9 +174,7 @@ CODECS: dict[str, CodecRow] = {
             codec="wan:WanCodec",
             network="wan2.1",
             weights=(
-                WeightFile(
-                    filename="vae/diffusion_pytorch_model.safetensors", repo="Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-                ),
+                WeightFile(filename="vae/diffusion_pytorch_model.safetensors", repo="Wan-AI/Wan2.1-T2V-1.3B-Diffusers"),
             ),
             source="Wan-Video/Wan2.1",
         ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from ctgencore.codecs.base import Codec
 from ctgencore.zoo import CODECS, NETWORKS, build_network, load_class
 

@@ -166,9 +166,7 @@ def test_triplanar_averages_three_passes() -> None:
     hu = random_hu(20, 24, 28)
     volume = Volume(hu, Geometry((28, 24, 20)))
     codec = tiny_codec("taef2")
-    passes = [
-        np.moveaxis(codec.reconstruct_hu(np.moveaxis(hu, axis, 0), WIDE), 0, axis) for axis in range(3)
-    ]
+    passes = [np.moveaxis(codec.reconstruct_hu(np.moveaxis(hu, axis, 0), WIDE), 0, axis) for axis in range(3)]
     result = reconstruct(volume, codec, ReconstructOptions(triplanar=True))
     np.testing.assert_allclose(result.voxels, np.rint(np.mean(passes, axis=0)), atol=1)
 
@@ -212,3 +210,10 @@ def test_unknown_codec_names_the_nearest() -> None:
         Codec.from_pretrained("wan21")
     with pytest.raises(InputError, match="100 times slower"):
         Codec.from_pretrained("identity", dtype="float16", device="cpu")
+
+
+def test_what_comes_from_a_synthetic_volume_is_synthetic() -> None:
+    volume = Volume(random_hu(3, 16, 16), Geometry((16, 16, 3)))
+    assert not reconstruct(volume, tiny_codec("identity")).record.synthetic
+    volume.meta["ctgen_tag"] = "CTGen SYNTHETIC generate foundation 1a2b3c4d"
+    assert reconstruct(volume, tiny_codec("identity")).record.synthetic

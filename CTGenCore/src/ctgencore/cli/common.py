@@ -15,8 +15,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ..errors import CTGenError
-
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no talk.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tracebacks when something fails.")]
@@ -33,6 +31,12 @@ def talk(message: str, *, style: str = "") -> None:
     stderr.print(escape(message), style=style or None, soft_wrap=True)
 
 
+def talk_error(event: dict[str, Any]) -> None:
+    """An error event for people."""
+    unexpected = "Unexpected error (-v shows where), please report it: " if event["code"] == "internal" else ""
+    talk(unexpected + event["message"], style="red")
+
+
 def print_event(event: dict[str, Any]) -> None:
     """One JSON line on stdout."""
     sys.stdout.write(json.dumps(event, allow_nan=False) + "\n")
@@ -45,9 +49,9 @@ def reporting(*, as_json: bool = False, verbose: bool = False) -> Iterator[None]
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
-    except (CTGenError, KeyboardInterrupt, Exception) as error:
-        if isinstance(error, typer.Exit | typer.Abort):
-            raise
+    except (typer.Exit, typer.Abort):
+        raise
+    except (Exception, KeyboardInterrupt) as error:
         from ..jobs import error_event
 
         event = error_event(error)
@@ -55,11 +59,8 @@ def reporting(*, as_json: bool = False, verbose: bool = False) -> Iterator[None]
             traceback.print_exc()
         if as_json:
             print_event(event)
-        elif event["code"] == "internal":
-            more = "" if verbose else " (add -v for the traceback)"
-            talk(f"Unexpected error, please report it: {event['message']}{more}", style="red")
         else:
-            talk(event["message"], style="red")
+            talk_error(event)
         raise typer.Exit(event["exit_code"]) from None
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -44,7 +44,9 @@ def _devices() -> tuple[list[dict[str, Any]], str | None]:
     from ..runtime import free_memory
 
     cpu = torch.device("cpu")
-    devices = [{"id": "cpu", "name": platform.processor() or platform.machine(), "memory_free_gib": _gib(free_memory(cpu))}]
+    devices = [
+        {"id": "cpu", "name": platform.processor() or platform.machine(), "memory_free_gib": _gib(free_memory(cpu))}
+    ]
     for index in range(torch.cuda.device_count()):
         device = torch.device("cuda", index)
         name = torch.cuda.get_device_name(device)

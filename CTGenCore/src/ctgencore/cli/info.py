@@ -58,7 +58,9 @@ def _print_all(facts: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("codec", "ready", "license", "what it is", title=f"CTGenCore {facts['version']}", title_justify="left")
+    table = Table(
+        "codec", "ready", "license", "what it is", title=f"CTGenCore {facts['version']}", title_justify="left"
+    )
     for row in facts["codecs"]:
         ready = "[green]yes[/green]" if row["available"] else "[yellow]weights missing[/yellow]"
         table.add_row(escape(row["name"]), ready, escape(row["license"]), escape(row["description"]))

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import hub
 from ..checkpoint import load_published
@@ -64,18 +64,18 @@ class Codec:
     """
 
     unit_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)  # what the network calls [-1, 1]
-    stride_zyx: ClassVar[tuple[int, int, int]] = (4, 8, 8)  # voxels per latent
+    stride_zyx: tuple[int, int, int] = (4, 8, 8)  # voxels per latent
     causal: ClassVar[bool] = True  # the first slice is a latent frame of its own: Z = 1 + stride * k
-    channels: ClassVar[int] = 3
-    halo: ClassVar[tuple[int, int] | None] = None  # latents of in-plane reach of encode, decode; None: not finite
+    channels: int = 3
+    halo: tuple[int, int] | None = None  # latents of in-plane reach of encode, decode; None: not finite
     whole_plane: ClassVar[bool] = False  # tiles would visibly change the result
-    bytes_per_voxel: ClassVar[float] = 400.0  # peak activation memory per slab voxel in fp32, measured
+    bytes_per_voxel: float = 0.0  # peak activation memory per slab voxel in fp32, measured
     clamps_channels: ClassVar[bool] = False  # the paper's code clamps R, G and B before their mean
     has_posterior: ClassVar[bool] = False  # _encode can give moments, so that sampling is possible
     latent_mean: Sequence[float] = (0.0,)
     latent_std: Sequence[float] = (1.0,)
 
-    def __init__(self, row: CodecRow, network: nn.Module | None = None, weights: list[dict[str, str]] | None = None) -> None:
+    def __init__(self, row: CodecRow, network: Any = None, weights: list[dict[str, str]] | None = None) -> None:
         self.row, self.network, self.weights = row, network, weights or []
         self.device, self.dtype = torch.device("cpu"), torch.float32
         self.grey = False
@@ -104,7 +104,8 @@ class Codec:
         row: CodecRow = lookup(CODECS, name, "codec")
         target = resolve_device(device)
         resolve_dtype(dtype, target)  # refuse before reading gigabytes
-        network, weights = None, []
+        network = None
+        weights: list[dict[str, str]] = []
         if row.network is not None:
             tensors, weights = hub.load_tensors(row)
             network = build_network(row.network)
@@ -126,7 +127,7 @@ class Codec:
         return self
 
     def fold_grey(self) -> None:
-        """Replace the RGB input and output by one grey channel (exact, the output's clamp apart; a third of the memory)."""
+        """Replace RGB input and output by one grey channel (exact, the output's clamp apart; a third of the memory)."""
         weights = self._grey_weights()
         if self.grey or self.network is None or not weights:
             return
@@ -140,7 +141,7 @@ class Codec:
 
     # --- what subclasses say -----------------------------------------------------------------------------------------
 
-    def _configure(self, network: nn.Module) -> None:
+    def _configure(self, network: Any) -> None:
         """Read sizes off the network (strides, halo, latent statistics)."""
 
     def _grey_weights(self) -> list[GreyWeight]:
@@ -170,24 +171,22 @@ class Codec:
         """
         budget = memory if memory is not None else int(free_memory(self.device) * SHARE_OF_FREE)
         cost = self.bytes_per_voxel * (1.0 if self.dtype == torch.float32 else 0.5)
-        step = self.stride_zyx[0]
+        step, unit = self.stride_zyx[:2]
+        lead = 1 if self.causal else 0
         plane = self._padded(shape_zyx[1], 1) * self._padded(shape_zyx[2], 2)
-        smallest = step + 1 if self.causal else step
         for slices in (LATENTS_PER_STEP * step if step > 1 else SLICES_PER_STEP, step):
-            need = int(cost * plane * max(slices, smallest))
+            need = int(cost * plane * (slices + lead))
             if need <= budget:
                 return SlabPlan(slices, None, need)
         if not self.whole_plane:
-            unit = self.stride_zyx[1]
-            overlap = self._overlap() * unit
-            for tile in range(max(shape_zyx[1:]) // unit * unit, overlap + unit, -unit):
-                need = int(cost * tile * tile * smallest)
+            smallest = (self._overlap() + 2) * unit
+            for tile in range(max(shape_zyx[1:]) // unit * unit, smallest - 1, -unit):
+                need = int(cost * tile * tile * (step + lead))
                 if need <= budget:
                     return SlabPlan(step, tile, need)
-        need = int(cost * plane * smallest) if self.whole_plane else int(cost * (self._overlap() + 2) ** 2 * unit**2 * smallest)
         raise OutOfMemory(
             f"Codec '{self.row.name}' needs about {need / 2**30:.2f} GiB for its smallest slab of this volume; "
-            f"{budget / 2**30:.2f} GiB is allowed. Raise --memory, use another device, or a lighter codec (--codec embedded)."
+            f"{budget / 2**30:.2f} GiB is allowed. Raise --memory, use another device, or a lighter codec (embedded)."
         )
 
     def _overlap(self) -> int:
@@ -282,7 +281,9 @@ class Codec:
         frames = [self._frames(stop) - self._frames(start) for start, stop, _ in slabs]
         expected = (sum(frames), *(self._padded(shape_zyx[a], a) // self.stride_zyx[a] for a in (1, 2)))
         if tuple(z_BCZYX.shape[2:]) != expected:
-            raise InputError(f"Latents of a {shape_zyx} volume are {expected} (z, y, x); got {tuple(z_BCZYX.shape[2:])}.")
+            raise InputError(
+                f"Latents of a {shape_zyx} volume are {expected} (z, y, x); got {tuple(z_BCZYX.shape[2:])}."
+            )
         out = np.empty(shape_zyx, dtype=np.float32)
         states: dict[tuple[int, int], State] = {}
         at = 0
@@ -359,13 +360,17 @@ class Codec:
                 if out is None:
                     out = y.new_zeros(*y.shape[:-2], size[0] * out_of, size[1] * out_of)
                 weight = _weights(row, out_of, y)[:, None] * _weights(column, out_of, y)[None, :]
-                out[..., row.start * out_of : row.stop * out_of, column.start * out_of : column.stop * out_of] += y * weight
+                out[..., row.start * out_of : row.stop * out_of, column.start * out_of : column.stop * out_of] += (
+                    y * weight
+                )
                 self.tiles_run += 1
         assert out is not None
         return out
 
     def _statistics(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        mean, std = (torch.as_tensor(v, dtype=torch.float32, device=z.device) for v in (self.latent_mean, self.latent_std))
+        mean, std = (
+            torch.as_tensor(v, dtype=torch.float32, device=z.device) for v in (self.latent_mean, self.latent_std)
+        )
         return mean.reshape(-1, 1, 1, 1), std.reshape(-1, 1, 1, 1)
 
     def _scale(self, z: Tensor) -> Tensor:

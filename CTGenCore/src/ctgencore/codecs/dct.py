@@ -26,13 +26,19 @@ class DCTCodec(Codec):
     causal = False
     channels = 1
     halo = (0, 0)
-    bytes_per_voxel = 40.0
+    bytes_per_voxel = 60.0
     kept = 16
 
     def _prepare(self, hu_ZYX: np.ndarray, window: Window) -> None:
         energy = torch.zeros(256, dtype=torch.float64)
         for start, stop, _ in self._slabs(hu_ZYX.shape[0], 4):
-            energy += self._coefficients(self._slab(hu_ZYX, start, stop, window)).double().square().sum(dim=(0, 2, 3, 4)).cpu()
+            energy += (
+                self._coefficients(self._slab(hu_ZYX, start, stop, window))
+                .double()
+                .square()
+                .sum(dim=(0, 2, 3, 4))
+                .cpu()
+            )
         self.selected = energy.topk(self.kept).indices.sort().values
 
     def _coefficients(self, x_BCZYX: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ class IdentityCodec(Codec):
     causal = False
     channels = 1
     halo = (0, 0)
-    bytes_per_voxel = 24.0
+    bytes_per_voxel = 32.0
 
     def _encode(self, x_BCZYX: Tensor, state: State, *, first: bool) -> Tensor:
         return x_BCZYX

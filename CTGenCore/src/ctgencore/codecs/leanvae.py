@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from typing import Any
+
+from torch import Tensor
 
 from .base import Codec, GreyWeight, State
 
@@ -13,12 +15,12 @@ class LeanVAECodec(Codec):
     unit_range = (-0.5, 0.5)
     clamps_channels = True
 
-    def _configure(self, network: nn.Module) -> None:
+    def _configure(self, network: Any) -> None:
         spec = network.spec
         self.channels = spec.channels
         self.grey = spec.channels == 1
         self.halo = (spec.encode_halo, spec.decode_halo)
-        self.bytes_per_voxel = 0.75 * spec.width
+        self.bytes_per_voxel = 0.9 * spec.width  # measured: 106 at width 128, 364 at 512
         self.latent_mean, self.latent_std = network.config.latents_mean, network.config.latents_std
 
     def _grey_weights(self) -> list[GreyWeight]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .base import Codec, GreyWeight, State
 
@@ -15,9 +17,9 @@ class TinyFlux2Codec(Codec):
     stride_zyx = (1, 8, 8)
     causal = False
     whole_plane = True
-    bytes_per_voxel = 1600.0
+    bytes_per_voxel = 850.0  # measured: 789
 
-    def _configure(self, network: nn.Module) -> None:
+    def _configure(self, network: Any) -> None:
         network.to(memory_format=torch.channels_last)  # 1.8 times faster on a CPU
 
     def _grey_weights(self) -> list[GreyWeight]:

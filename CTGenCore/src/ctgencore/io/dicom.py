@@ -104,6 +104,11 @@ def read_series(path: Path, uid: str | None = None) -> Volume:
         uid = own.tags.get("0020|000e", "") if uid is None else uid
     files = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
     found = scan(files)
+    readable = {item.path for series in found for item in series.slices}
+    broken = sorted(file.name for file in files if file not in readable and _is_ct_storage(file))
+    if broken:
+        names = ", ".join(broken[:5])
+        raise InputError(f"{folder.name}: {len(broken)} CT slices are damaged ({names}). Copy them again.")
     if not found:
         kinds = sorted({file.suffix.lower() or "no suffix" for file in files}) or ["nothing"]
         raise InputError(
@@ -165,15 +170,15 @@ def _regular_grid(slices: list[_Slice], name: str) -> tuple[list[_Slice], Geomet
             )
         planes.append(np.concatenate([cosines, pixel, [float(item.tags["rows"]), float(item.tags["columns"])]]))
         positions.append(position)
-    odd = np.flatnonzero(np.abs(np.array(planes) - planes[0]).max(axis=1) > _PLANE_TOLERANCE)
+    plane = np.median(planes, axis=0)  # what most slices have
+    odd = np.flatnonzero(np.abs(np.array(planes) - plane).max(axis=1) > _PLANE_TOLERANCE)
     if len(odd):
         raise InputError(
-            f"{name}: all slices of a volume share orientation, size and pixel spacing; {slices[odd[0]].path.name} "
-            "differs from "
-            f"{first.path.name} ({len(odd)} of {len(slices)} slices do; often a localizer). Move them to another "
-            "folder."
+            f"{name}: slices of a volume share orientation, size and pixel spacing; "
+            f"{slices[odd[0]].path.name} differs from most ({len(odd)} of {len(slices)} slices do; often a localizer). "
+            "Move them to another folder."
         )
-    row, column = planes[0][:3], planes[0][3:6]
+    row, column = plane[:3], plane[3:6]
     row, column = row / np.linalg.norm(row), column / np.linalg.norm(column)
     normal = np.cross(row, column)
     normal /= np.linalg.norm(normal)
@@ -181,7 +186,7 @@ def _regular_grid(slices: list[_Slice], name: str) -> tuple[list[_Slice], Geomet
     order = np.argsort(along, kind="stable")
     along, ordered = along[order], np.array(positions)[order]
     slices = [slices[i] for i in order]
-    pixel_row, pixel_column = planes[0][6:8]
+    pixel_row, pixel_column = plane[6:8]
     if len(slices) == 1:
         spacing = _positive(first, "0018|0050") or 1.0
         return slices, _grid(slices, ordered[0], row, column, normal, (pixel_column, pixel_row, spacing)), [
@@ -255,9 +260,22 @@ def _positive(item: _Slice, tag: str) -> float | None:
 
 
 def _has_mark(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(128)
-        return file.read(4) == b"DICM"
+    return _start(path)[128:132] == b"DICM"
+
+
+def _is_ct_storage(path: Path) -> bool:
+    """Whether the first bytes name a CT slice, readable or not (the class lies in the file's first group)."""
+    start = _start(path)
+    return start[128:132] == b"DICM" and b"1.2.840.10008.5.1.4.1.1.2\0" in start
+
+
+def _start(path: Path) -> bytes:
+    """The first bytes, none of an unreadable file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(1024)
+    except OSError:
+        return b""
 
 
 def _read_header(path: Path) -> _Slice | None:

@@ -21,7 +21,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class NiftiHeader:
-    """The fields of a NIfTI-1 or NIfTI-2 header that decide where voxels lie and how many bytes there are.
+    """The fields of a NIfTI-1 header that decide where voxels lie and how many bytes there are.
 
     Attributes:
         dim: 8 numbers as stored; ``dim[0]`` is the number of dimensions.
@@ -44,7 +44,7 @@ def parse_nifti(path: Path) -> NiftiHeader:
     """
     try:
         with _open(path) as file:
-            raw = file.read(540)
+            raw = file.read(348)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
             f"{path.name}: cannot read the NIfTI header ({error}). Copy or download the file again."
@@ -61,19 +61,11 @@ def parse_nifti(path: Path) -> NiftiHeader:
             srow = struct.unpack(order + "12f", raw[280:328])
             units = raw[123]
             break
-        if size == 540 and len(raw) >= 540 and raw[4:7] == b"n+2":
-            bitpix = struct.unpack(order + "h", raw[14:16])[0]
-            dim = struct.unpack(order + "8q", raw[16:80])
-            pixdim = struct.unpack(order + "8d", raw[104:168])
-            offset = struct.unpack(order + "q", raw[168:176])[0]
-            qcode, scode = struct.unpack(order + "2i", raw[344:352])
-            quatern = struct.unpack(order + "6d", raw[352:400])
-            srow = struct.unpack(order + "12d", raw[400:496])
-            units = struct.unpack(order + "i", raw[500:504])[0]
-            break
+        if size == 540:
+            raise InputError(f"{path.name} is NIfTI-2, which ITK does not read. Convert it to NIfTI-1 or NRRD.")
     else:
         raise InputError(
-            f"{path.name} is not a NIfTI file (no NIfTI header of 348 or 540 bytes). Copy or download it again."
+            f"{path.name} is not a NIfTI file (no NIfTI-1 header). Copy or download it again."
         )
     if not 1 <= dim[0] <= 7 or min(dim[1 : dim[0] + 1]) < 1:
         raise InputError(f"{path.name}: damaged NIfTI header, dim = {dim}. Copy or download the file again.")

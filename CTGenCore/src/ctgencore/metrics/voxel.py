@@ -31,7 +31,9 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return 1.0 if total == 0 else 2.0 * int((a & b).sum()) / total
 
 
-def reconstruction_metrics(output: Volume, reference: Volume, lo: float = -1000.0, hi: float = 1000.0) -> dict[str, float]:
+def reconstruction_metrics(
+    output: Volume, reference: Volume, lo: float = -1000.0, hi: float = 1000.0
+) -> dict[str, float]:
     """How far a reconstruction is from its input, both clipped to ``[lo, hi]`` HU.
 
     Returns:

@@ -25,7 +25,12 @@ class Block(nn.Module):
         super().__init__()
         self.conv = nn.Sequential(_conv(dim, dim), nn.ReLU(), _conv(dim, dim), nn.ReLU(), _conv(dim, dim))
         wide = 4 * dim
-        branch = (nn.Conv2d(dim, wide, 1, bias=False), nn.GroupNorm(4, wide), nn.ReLU(), nn.Conv2d(wide, dim, 1, bias=False))
+        branch = (
+            nn.Conv2d(dim, wide, 1, bias=False),
+            nn.GroupNorm(4, wide),
+            nn.ReLU(),
+            nn.Conv2d(wide, dim, 1, bias=False),
+        )
         self.pool = nn.Sequential(*branch) if pooled else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,7 +51,10 @@ def _blocks(dim: int, count: int, *, pooled: bool = False) -> list[nn.Module]:
 
 
 class TinyFlux2(ModelMixin, ConfigMixin):
-    """The autoencoder. ``(B, 3, T, H, W)`` in [0, 1], H and W multiples of 8, to ``(B, latent_channels, T, H/8, W/8)``."""
+    """The autoencoder of single slices.
+
+    ``(B, 3, T, H, W)`` in [0, 1], H and W multiples of 8, to ``(B, latent_channels, T, H/8, W/8)``.
+    """
 
     @register_to_config
     def __init__(self, latent_channels: int = 32, dim: int = 64) -> None:

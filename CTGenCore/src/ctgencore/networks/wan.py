@@ -17,7 +17,7 @@ State = dict[str, list[Any]]
 
 
 class Wan(AutoencoderKLWan):
-    """The autoencoder. ``(B, 3, T, H, W)`` in [-1, 1], T = 1 + 4k, to raw posterior means ``(B, z_dim, 1 + k, H/s, W/s)``.
+    """The autoencoder. ``(B, 3, T, H, W)`` in [-1, 1], T = 1 + 4k, to posterior means ``(B, z_dim, 1+k, H/s, W/s)``.
 
     s is 8 (2.1) or 16 (2.2); H and W are multiples of it.
     """
@@ -32,11 +32,11 @@ class Wan(AutoencoderKLWan):
         mean, log_variance = self.quant_conv(torch.cat(parts, dim=2)).chunk(2, dim=1)
         return mean, torch.exp(0.5 * log_variance.clamp(-30, 20))
 
-    def encode(self, x_BCTHW: Tensor, state: State | None = None, *, first: bool = True) -> Tensor:  # type: ignore[override]
+    def encode(self, x_BCTHW: Tensor, state: State | None = None, *, first: bool = True) -> Tensor:
         """Posterior mean; streaming as in :meth:`moments`."""
         return self.moments(x_BCTHW, state, first=first)[0]
 
-    def decode(self, z_BCTHW: Tensor, state: State | None = None, *, first: bool = True) -> Tensor:  # type: ignore[override]
+    def decode(self, z_BCTHW: Tensor, state: State | None = None, *, first: bool = True) -> Tensor:
         """Slices from raw latents, not clamped."""
         z_BCTHW = self.post_quant_conv(z_BCTHW)
         cache = _cache(state, "decode", self.decoder)

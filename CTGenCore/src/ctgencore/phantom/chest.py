@@ -234,7 +234,7 @@ def _lung_trees(canvas: _Canvas, lungs: np.ndarray, rng: np.random.Generator) ->
         hilum = np.array([side * 44.0, 8.0, -2.0])
         for turn in np.linspace(0, 2 * np.pi, 16, endpoint=False):  # all round, so that no lobe stays empty
             heading = np.array([side * rng.uniform(0.2, 1.2), 0.8 * np.sin(turn), np.cos(turn)])
-            stack.append((hilum + rng.normal(size=3) * (3, 7, 9), heading / np.linalg.norm(heading), 4.2, 27.0))
+            stack.append((hilum + rng.normal(size=3) * (3, 7, 9), heading / np.linalg.norm(heading), 4.2, 30.0))
     while stack:
         start, heading, radius, length = stack.pop()
         bend = heading + rng.normal(size=3) * 0.22

@@ -68,9 +68,7 @@ class ProgressEvent:
 
 def load_codec(options: ReconstructOptions) -> Codec:
     """The codec that the options ask for, ready to run."""
-    return Codec.from_pretrained(
-        options.codec, dtype=options.dtype, device=options.device, grey=not options.faithful
-    )
+    return Codec.from_pretrained(options.codec, dtype=options.dtype, device=options.device, grey=not options.faithful)
 
 
 def reconstruct(
@@ -132,6 +130,7 @@ def reconstruct(
         timings_s={"load": round(loaded - started, 3), "run": round(time.perf_counter() - loaded, 3)},
         results=results,
         notes=notes,
+        synthetic=volume.is_synthetic,
         versions={"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         ctgencore_version=__version__,
     )
@@ -142,7 +141,7 @@ def _check(codec: Codec, options: ReconstructOptions) -> None:
     name = codec.row.name
     if options.triplanar and not codec.row.is_2d:
         raise InputError(
-            f"--triplanar averages three passes of a 2D codec; '{name}' already works in 3D. Use --codec taef2, or drop it."
+            f"--triplanar averages three passes of a 2D codec; '{name}' is not one. Use --codec taef2, or drop it."
         )
     if options.triplanar and options.faithful:
         raise InputError("--faithful repeats the paper, which has no tri-planar pass. Choose one of the two.")

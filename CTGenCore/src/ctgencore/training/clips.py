@@ -16,8 +16,10 @@ from scipy import ndimage
 from torch.utils.data import IterableDataset
 
 SCENE_SHAPE = (40, 144, 144)  # (Z, Y, X): a few dozen different crops, and it is made in about half a second
-PHOTOS = ("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel", "hubble_deep_field", "moon")
-PHOTOS += ("page", "rocket", "text")
+PHOTOS = (
+    *("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel"),
+    *("hubble_deep_field", "moon", "page", "rocket", "text"),
+)
 
 Array = np.ndarray
 
@@ -52,9 +54,7 @@ def _paint_solid(image: Array, rng: np.random.Generator, texture: Array, palette
     hi = np.minimum(np.ceil(centre + reach) + 1, shape).astype(int)
     if (hi <= lo).any():
         return
-    z, y, x = (
-        np.arange(a, b, dtype=np.float32) - c for a, b, c in zip(lo, hi, centre.astype(np.float32), strict=True)
-    )
+    z, y, x = (np.arange(a, b, dtype=np.float32) - c for a, b, c in zip(lo, hi, centre.astype(np.float32), strict=True))
     z, y, x = z[:, None, None], y[None, :, None], x[None, None, :]
     y, x = y - drift[0] * z, x - drift[1] * z
     turn = _rotation(rng)

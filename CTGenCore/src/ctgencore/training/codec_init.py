@@ -7,6 +7,8 @@ then equals the optimal linear transform of the same rate; the network learns wh
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -32,17 +34,18 @@ def _leading(x: Tensor, count: int) -> Tensor:
 def start_from_principal_components(net: LeanVAE, clips_BCTHW: Tensor) -> None:
     """Initialise ``net`` (one channel) in place; ``clips`` are (B, 1, T, H, W) in [-0.5, 0.5]."""
     spec = net.spec
-    for module in net.modules():
-        if isinstance(module, Stack):
-            for dconv, ffd in zip(module.dconv_layer, module.ffd_layer, strict=True):
-                nn.init.zeros_(dconv.ds_conv.bias)
-                if module.residual:
-                    nn.init.zeros_(dconv.ds_conv.weight)
-                    nn.init.zeros_(ffd[4].weight)
-                else:
-                    nn.init.normal_(dconv.ds_conv.weight, std=0.05)
-                    dconv.ds_conv.weight[:, 0, 2, 1, 1] += 1.0
-    for backward in net.latent_bottleneck.backward_l:
+    stacks: list[Any] = [module for module in net.modules() if isinstance(module, Stack)]
+    for stack in stacks:
+        for dconv, ffd in zip(stack.dconv_layer, stack.ffd_layer, strict=True):
+            nn.init.zeros_(dconv.ds_conv.bias)
+            if stack.residual:
+                nn.init.zeros_(dconv.ds_conv.weight)
+                nn.init.zeros_(ffd[4].weight)
+            else:
+                nn.init.normal_(dconv.ds_conv.weight, std=0.05)
+                dconv.ds_conv.weight[:, 0, 2, 1, 1] += 1.0
+    backwards: Any = net.latent_bottleneck.backward_l
+    for backward in backwards:
         nn.init.zeros_(backward.ffd_layer[-1][4].weight)
 
     share = torch.eye(spec.latent_dim) / ROOT2
@@ -59,7 +62,10 @@ def start_from_principal_components(net: LeanVAE, clips_BCTHW: Tensor) -> None:
     for kind, bands, depth, scale in kinds:
         low, high = _patches(bands[:, :1], depth), _patches(bands[:, 1:], depth)
         components = _leading(torch.cat((low, high), dim=1), spec.latent_dim)
-        parts = (("low", low, components[:, : low.shape[1]], spec.l_dim), ("high", high, components[:, low.shape[1] :], spec.h_dim))
+        parts = (
+            ("low", low, components[:, : low.shape[1]], spec.l_dim),
+            ("high", high, components[:, low.shape[1] :], spec.h_dim),
+        )
         for part, x, shares, width in parts:
             rows = torch.cat((shares * ROOT2, _leading(x, width - spec.latent_dim)))
             encoder = getattr(net.encoder, f"{kind}_{part}_proj")[1]

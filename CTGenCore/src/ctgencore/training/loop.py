@@ -73,7 +73,9 @@ def train_codec(
     streams = []
     for k, size in enumerate(recipe.clip_zyx):
         batch = max(1, round(voxels / torch.tensor(size).prod().item()))
-        clips = Clips(size, seed=(seed + 1) * 1000 + k + 100 * step)  # a resumed run sees new clips, not the first again
+        clips = Clips(
+            size, seed=(seed + 1) * 1000 + k + 100 * step
+        )  # a resumed run sees new clips, not the first again
         streams.append(iter(accelerator.prepare(DataLoader(clips, batch_size=batch, num_workers=workers))))
     if state is None:
         pool = torch.cat([next(streams[0]).cpu() for _ in range(24)])

@@ -1,0 +1,77 @@
+"""``ctgencore demo``: reconstruct a phantom, and CTs that are given, and show the result on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .common import Device, Quiet, Verbose, reporting, stdout, talk
+from .progress import Display
+
+if TYPE_CHECKING:
+    from ..report import Case
+
+
+def demo(
+    inputs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PATH]...", help="CTs to add: volume files or DICOM folders.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for the results; replaced files are its own.")
+    ] = Path("demo_output"),
+    codec: Annotated[str, typer.Option(help="A codec of `ctgencore info`.")] = "embedded",
+    device: Device = "auto",
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Reconstruct a procedural chest phantom (and CTs of yours) and write one page to look at."""
+    with reporting(verbose=verbose):
+        from .. import io, phantom
+        from ..report import write_page
+
+        for path in inputs or []:
+            io.read(path)  # a wrong path should not cost the time of the phantom
+        output.mkdir(parents=True, exist_ok=True)
+        drawn, _ = phantom.chest()
+        source = output / "phantom_chest.nii.gz"
+        drawn.save(source)
+        cases = _reconstruct([source, *(inputs or [])], output, codec, device, quiet=quiet)
+        page = write_page(output / "index.html", cases)
+        _print_table(cases)
+        if not quiet:
+            talk(f"Volumes and their records are in {output.resolve()}")
+        print(page.resolve())
+
+
+def _reconstruct(paths: list[Path], output: Path, codec: str, device: str, *, quiet: bool) -> list[Case]:
+    from .. import io, jobs
+    from ..report import Case
+
+    codecs = jobs.Codecs()
+    options = {"codec": codec, "device": device}
+    cases = []
+    taken: set[Path] = set()
+    with Display(quiet=quiet, total=len(paths)) as display:
+        for number, path in enumerate(paths):
+            target = output / io.output_name(path, "_recon")
+            if io.sidecar_path(target) in taken:  # two inputs of one name
+                target = target.with_name(f"{number}_{target.name}")
+            taken.add(io.sidecar_path(target))
+            job = jobs.Job(id=path.name, input=path, output=target, options=options)
+            before, after = jobs.run(job, display, codecs=codecs)
+            cases.append(Case.of(path.name, before, after))
+    return cases
+
+
+def _print_table(cases: list[Case]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ..report.page import METRIC_TITLES
+
+    table = Table("", *(escape(case.title) for case in cases))
+    for name, title in METRIC_TITLES.items():
+        table.add_row(title, *(f"{case.metrics[name]:.4g}" for case in cases))
+    stdout.print(table)

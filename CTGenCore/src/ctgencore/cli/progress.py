@@ -1,0 +1,81 @@
+"""Events of a job shown to a person: a progress bar on stderr, results on stdout."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+
+from .common import stderr, talk, talk_error
+
+
+class Display:
+    """Receives a job's events. Use as a context manager; as an event receiver it is called with each event.
+
+    Args:
+        quiet: no bar and no talk; results are printed all the same.
+        total: how many jobs there will be.
+    """
+
+    def __init__(self, *, quiet: bool, total: int) -> None:
+        self.quiet, self.total, self.number = quiet, total, 0
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[facts]}"),
+            console=stderr,
+            disable=quiet or not stderr.is_terminal,
+            redirect_stdout=False,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=None, facts="")
+
+    def __enter__(self) -> Display:
+        """Start drawing."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the bar."""
+        self._bar.stop()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Show one event."""
+        kind = event["event"]
+        if kind == "started":
+            self.number += 1
+        elif kind == "stage":
+            self._bar.update(self._task, description=self._label(event["stage"]), total=None, completed=0, facts="")
+        elif kind == "progress":
+            left = _clock(event["eta_s"])
+            facts = f"{event['done']}/{event['total']} {event['unit']}  {event['rate']:.1f}/s  {left} left"
+            self._bar.update(
+                self._task,
+                description=self._label(event["stage"]),
+                completed=event["done"],
+                total=event["total"],
+                facts=facts,
+            )
+        elif kind == "result":
+            print(event["outputs"]["volume"], flush=True)
+            if not self.quiet:
+                metrics = event["metrics"]
+                psnr = "inf" if metrics["psnr"] is None else f"{metrics['psnr']:.2f}"
+                talk(f"PSNR {psnr} dB, MAE {metrics['mae_hu']:.2f} HU, {event['seconds']:.1f} s")
+        elif kind == "error":
+            talk_error(event)
+        elif not self.quiet:  # a warning or a log line
+            talk(event["message"], style="yellow" if kind == "warning" else "")
+
+    def _label(self, stage: str) -> str:
+        which = f"[{self.number}/{self.total}] " if self.total > 1 else ""
+        return escape(f"{which}{stage}")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

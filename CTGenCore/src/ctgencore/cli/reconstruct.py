@@ -1,0 +1,180 @@
+"""``ctgencore reconstruct``: CT in, CT out, through a frozen VAE."""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import CasesFailed, InputError
+from ..jobs import Codecs, Emit, Job, check_output, error_event, exit_code, parse_options
+from ..jobs import run as run_job
+from .common import AsJson, Device, Offline, Quiet, Seed, Verbose, forbid_network, print_event, reporting, talk
+from .progress import Display
+
+_LISTED = 5  # files named in a message before "and N more"
+
+
+def reconstruct(
+    input: Annotated[Path, typer.Option("-i", "--input", help="Volume file, DICOM folder, or a folder of either.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Volume file; a folder when the input is one.")],
+    codec: Annotated[str, typer.Option(help="A codec of `ctgencore info`.")] = "embedded",
+    window: Annotated[str, typer.Option(help="HU that the network sees: wide, soft, lung, or 'LO HI'.")] = "wide",
+    dtype: Annotated[str, typer.Option(help="Network precision: float32, float16 or bfloat16.")] = "float32",
+    device: Device = "auto",
+    memory: Annotated[str | None, typer.Option(help="Budget for activations, such as 8GiB.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    triplanar: Annotated[
+        bool, typer.Option("--triplanar", help="Average three planes (2D codecs; 3x the time).")
+    ] = False,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Fit gain and offset in HU to the input.")] = False,
+    faithful: Annotated[bool, typer.Option("--faithful", help="Exactly as the paper's released code.")] = False,
+    sample: Annotated[bool, typer.Option("--sample", help="Draw from the posterior instead of its mean.")] = False,
+    seed: Seed = 0,
+    difference: Annotated[bool, typer.Option("--difference", help="Also write output minus input.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="HTML", help="Also write a page to look at (one input).")
+    ] = None,
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave outputs that are there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    offline: Offline = False,
+) -> None:
+    """Reconstruct a CT through a frozen VAE, on the input's own grid."""
+    with reporting(as_json=as_json, verbose=verbose):
+        if offline:
+            forbid_network()
+        options = {
+            "codec": codec,
+            "window": window,
+            "dtype": dtype,
+            "device": device,
+            "memory": memory,
+            "threads": threads,
+            "triplanar": triplanar,
+            "calibrate": calibrate,
+            "faithful": faithful,
+            "sample": sample,
+            "seed": seed,
+        }
+        if skip_existing and overwrite:
+            raise InputError("--skip-existing and --overwrite exclude each other. Give one of them.")
+        planned, several = plan(input, output, options, difference=difference)
+        if report is not None and several:
+            raise InputError(
+                "--report makes a page of one volume, and the input is a folder. Leave it out, or give one volume."
+            )
+        if report is not None and not report.parent.is_dir():
+            raise InputError(f"Cannot write {report}: the folder {report.parent} does not exist. Make it first.")
+        jobs = _undone(planned, report, skip_existing=skip_existing, overwrite=overwrite)
+        for job in (job for job in planned if job not in jobs):
+            _note(f"{job.output} is there; skipped.", as_json=as_json, quiet=quiet)
+        parse_options(options)
+        for job in jobs:
+            if several:
+                job.output.parent.mkdir(parents=True, exist_ok=True)
+            check_output(job.output, job.input)
+        with Display(quiet=quiet or as_json, total=len(jobs)) as display:
+            emit: Emit = print_event if as_json else display
+            _run_all(jobs, emit, report, several=several, verbose=verbose)
+
+
+def plan(source: Path, output: Path, options: dict[str, Any], *, difference: bool) -> tuple[list[Job], bool]:
+    """The jobs for an input and an output.
+
+    Returns:
+        ``(jobs, several)``; several means folder to folder, where a failed case does not stop the others.
+
+    Raises:
+        InputError: nothing to do, or two results would get the same name.
+    """
+    from .. import io
+
+    if not source.exists():
+        raise InputError(f"There is nothing at {source}. Check --input.")
+    to_file = output.name.lower().endswith(io.FORMATS)
+    several = source.is_dir() and not to_file
+    if not several:
+        target = output / io.output_name(source, "_recon") if output.is_dir() else output
+        pairs = [(source, target)]
+    else:
+        if output.is_file():
+            raise InputError(f"The input is a folder, so the output must be one; {output} is a file.")
+        inside = output.resolve()
+        found = [path for path in io.list_volumes(source) if inside not in (path.resolve(), *path.resolve().parents)]
+        if not found:
+            raise InputError(f"{source} holds no CT volumes. Readable: {', '.join(io.FORMATS)} and DICOM series.")
+        pairs = []
+        for path in found:
+            below = path.relative_to(source).parent
+            pairs.append((path, output / below / io.output_name(path, "_recon")))
+        records = Counter(str(io.sidecar_path(target)).lower() for _, target in pairs)
+        twice = [str(path) for path, target in pairs if records[str(io.sidecar_path(target)).lower()] > 1]
+        if twice:
+            raise InputError(
+                f"These inputs would get the same result name: {_some(twice)}. Rename some, or run them alone."
+            )
+    jobs = []
+    for number, (path, target) in enumerate(pairs, start=1):
+        other = target.with_name(io.output_name(target, "_difference")) if difference else None
+        name = path.name if several else f"J{number}"
+        jobs.append(
+            Job(
+                id=f"{number}:{name}" if several else name, input=path, output=target, difference=other, options=options
+            )
+        )
+    return jobs, several
+
+
+def _undone(planned: list[Job], report: Path | None, *, skip_existing: bool, overwrite: bool) -> list[Job]:
+    """The jobs to run; refuses to touch outputs that are there unless told how."""
+    if overwrite:
+        return planned
+    if skip_existing:
+        return [job for job in planned if not job.output.exists()]
+    wanted = [path for job in planned for path in (job.output, job.difference) if path is not None]
+    wanted += [report] if report is not None else []
+    present = [str(path) for path in wanted if path.exists()]
+    if present:
+        raise InputError(
+            f"Output exists: {_some(present)}. Add --overwrite to replace it or --skip-existing to leave it."
+        )
+    return planned
+
+
+def _run_all(jobs: list[Job], emit: Emit, report: Path | None, *, several: bool, verbose: bool) -> None:
+    codecs = Codecs()
+    failed = []
+    for job in jobs:
+        try:
+            source, result = run_job(job, emit, codecs=codecs)
+            if report is not None:
+                from ..report import Case, write_page
+
+                write_page(report, [Case.of(job.input.name, source, result)])
+        except (Exception, KeyboardInterrupt) as error:
+            if verbose:
+                traceback.print_exc()
+            emit(error_event(error, job.id))
+            if not several or isinstance(error, KeyboardInterrupt):
+                raise typer.Exit(exit_code(error)) from None
+            failed.append(f"{job.input}: {error}")
+    if failed:
+        raise CasesFailed(f"{len(failed)} of {len(jobs)} cases failed:\n  " + "\n  ".join(failed))
+
+
+def _note(message: str, *, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        print_event({"event": "log", "message": message})
+    elif not quiet:
+        talk(message)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
