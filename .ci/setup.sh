@@ -18,7 +18,7 @@ apt_install() { # apt_install "what for" package...
 
 find_python() { # a Python from 3.11 to 3.13; $PYTHON wins. 3.11 is the least that the pinned packages run on.
     local candidate
-    for candidate in ${PYTHON:-python3.12 python3.11 python3.13 python3}; do
+    for candidate in ${PYTHON:-python3 python3.12 python3.11 python3.13}; do
         if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
             echo "$candidate"; return
         fi

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +11,7 @@ import pytest
 from ctgencore import phantom
 from ctgencore.geometry import Geometry
 from ctgencore.volume import Volume
-
-Command = Callable[..., subprocess.CompletedProcess[str]]
+from processes import Command, environment
 
 
 @pytest.fixture
@@ -52,8 +49,3 @@ def command() -> Command:
         return subprocess.run(line, capture_output=True, text=True, cwd=cwd, timeout=300, env=environment())
 
     return run
-
-
-def environment() -> dict[str, str]:
-    """The environment for child processes: two threads at most, plain output, no network."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200", "HF_HUB_OFFLINE": "1"}

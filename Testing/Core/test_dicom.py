@@ -55,9 +55,7 @@ def test_real_series_equals_itks_reader(ct_data: Path) -> None:
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
     image = reader.Execute()
-    volume.geometry.assert_equal(
-        Geometry(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
-    )
+    volume.geometry.assert_equal(Geometry(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection()))
     np.testing.assert_array_equal(volume.voxels, sitk.GetArrayViewFromImage(image))
 
 

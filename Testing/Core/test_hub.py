@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import environment
 from ctgencore import checkpoint, hub
 from ctgencore.errors import InputError, WeightsError
 from ctgencore.zoo import CODECS, CodecRow, WeightFile, build_network
+from processes import environment
 from safetensors.torch import load_file, save_file
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, 2], dtype=torch.int64)}

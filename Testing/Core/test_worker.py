@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Command, environment
 from ctgencore import io
 from ctgencore.errors import InputError
 from ctgencore.jobs import PROGRESS_PERIOD_S, Codecs, Job, _Progress, parse_options
 from ctgencore.tasks.reconstruct import ProgressEvent, ReconstructOptions, reconstruct
 from ctgencore.volume import Volume
+from processes import Command, environment
 
 Event = dict[str, Any]
 
@@ -262,8 +262,8 @@ def test_info_and_env_say_what_the_commands_say(peer: Peer, command: Command) ->
 
 def test_stray_prints_go_to_stderr() -> None:
     code = (
-        "import os, sys; from ctgencore.worker import EventWriter; "
-        "emit = EventWriter(); print('from Python', flush=True); os.write(1, b'from C\\n'); os.system('echo from a child'); emit({'event': 'bye'}); print('late')"
+        "import os; from ctgencore.worker import EventWriter; emit = EventWriter(); print('from Python', flush=True);"
+        "os.write(1, b'from C\\n'); os.system('echo from a child'); emit({'event': 'bye'}); print('late')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True)
     assert done.stdout == '{"event": "bye"}\n'

@@ -41,11 +41,10 @@ def calibrated(output: Volume, reference: Volume) -> Volume:
 def measure(case: str, volume: Volume, name: str, codec: Codec, options: ReconstructOptions) -> list[dict]:
     started = time.perf_counter()
     output = reconstruct(volume, codec, options)
-    seconds = time.perf_counter() - started
-    rows = [{"case": case, "codec": name, **reconstruction_metrics(output, volume), "seconds": seconds}]
+    row = {"case": case, "codec": name, "seconds": time.perf_counter() - started}
+    rows = [{**row, **reconstruction_metrics(output, volume)}]
     if name.startswith("taef2"):
-        row = {"case": case, "codec": f"{name}+calibrate", **reconstruction_metrics(calibrated(output, volume), volume)}
-        rows.append({**row, "seconds": seconds})
+        rows.append({**row, "codec": f"{name}+calibrate", **reconstruction_metrics(calibrated(output, volume), volume)})
     return rows
 
 

@@ -3,10 +3,10 @@
     python Testing/bench/stream_memory.py [--slices 33 65 129 257] [--plane 128] [--threads 2]
 
 Each measurement is a process of its own. Ours streams a volume through the codec; the peer is diffusers'
-``AutoencoderKLWan.encode`` and ``decode`` of the whole volume (for ``wan2.1``), or the bare network on the whole volume
-(for ``embedded``). WAN runs with random weights at a quarter of its width (base_dim 24): memory per voxel scales, flatness
-does not. Peak is the process's maximum resident size less that just before the run; what the volume itself needs
-(input and output, 4 bytes a voxel each) is shown beside it. The two ways run in turn; the ratio is of the times.
+``AutoencoderKLWan.encode`` and ``decode`` of the whole volume (for ``wan2.1``), or the bare network on the whole
+volume (for ``embedded``). WAN runs with random weights at a quarter of its width (base_dim 24). Peak is the process's
+maximum resident size less that just before the run, so the input is not in it and the output (4 bytes a voxel, shown
+beside it) is. The two ways run in turn; the ratio is of the median times.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def main() -> None:
         print(json.dumps(measure(**json.loads(arguments.one))))
         return
     print(
-        "| codec | slices | stream MiB | whole MiB | volume itself MiB | stream s | whole s | time ratio |\n|"
+        "| codec | slices | stream MiB | whole MiB | output itself MiB | stream s | whole s | time ratio |\n|"
         + "---|" * 8
     )
     for net in arguments.nets:
@@ -105,10 +105,11 @@ def main() -> None:
                     runs[way].append(json.loads(output.splitlines()[-1]))
             peak = {way: max(r["peak_mib"] for r in rs) for way, rs in runs.items()}
             best = {way: sorted(r["seconds"] for r in rs)[len(rs) // 2] for way, rs in runs.items()}
-            volume = 2 * slices * arguments.plane**2 * 4 / 2**20
+            volume = slices * arguments.plane**2 * 4 / 2**20
+            memory = f"{peak['stream']:.0f} | {peak['whole']:.0f} | {volume:.0f}"
+            ratio = best["stream"] / best["whole"]
             print(
-                f"| {net} | {slices} | {peak['stream']:.0f} | {peak['whole']:.0f} | {volume:.0f} | {best['stream']:.2f} | "
-                f"{best['whole']:.2f} | {best['stream'] / best['whole']:.2f} |",
+                f"| {net} | {slices} | {memory} | {best['stream']:.2f} | {best['whole']:.2f} | {ratio:.2f} |",
                 flush=True,
             )
 

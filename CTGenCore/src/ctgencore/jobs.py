@@ -185,16 +185,7 @@ def run(job: Job, emit: Emit, *, cancel: Cancel | None = None, codecs: Codecs | 
     _stop_if(cancel)
 
     emit({"event": "stage", "id": job.id, "stage": "write"})
-    outputs = {
-        "volume": str(io.write(result, job.output).resolve()),
-        "record": str(io.sidecar_path(job.output).resolve()),
-    }
-    if job.difference is not None:
-        note = "output minus input, HU"
-        difference = volume.with_voxels(
-            result.voxels - volume.voxels, record=replace(record, notes=[*record.notes, note])
-        )
-        outputs["difference"] = str(io.write(difference, job.difference).resolve())
+    outputs = _write(job, volume, result)
     emit(
         {
             "event": "result",
@@ -232,7 +223,7 @@ def run_reporting(
 def error_event(error: BaseException, job_id: str | None = None) -> dict[str, Any]:
     """The error as an event."""
     if isinstance(error, KeyboardInterrupt):
-        error = Cancelled("Interrupted; nothing was written.")
+        error = Cancelled("Interrupted; the running case wrote nothing.")
     code, message = "internal", f"{type(error).__name__}: {error}"
     if isinstance(error, CTGenError):
         code, message = error.code, str(error)
@@ -268,6 +259,28 @@ def check_output(path: Path, source: Path) -> None:
         raise InputError(f"Cannot write {path}: the folder {path.parent} does not exist. Make it first.")
     if path.exists() and source.exists() and path.samefile(source):
         raise InputError(f"Output and input are the same file, {path}. Choose another output.")
+
+
+def _write(job: Job, volume: Volume, result: Volume) -> dict[str, str]:
+    """Write all files of a job or none; returns what the result event calls outputs."""
+    from . import io
+
+    volumes = {"volume": (job.output, result)}
+    if job.difference is not None:
+        assert result.record is not None
+        record = replace(result.record, notes=[*result.record.notes, "output minus input, HU"])
+        volumes["difference"] = (job.difference, volume.with_voxels(result.voxels - volume.voxels, record=record))
+    written: list[Path] = []
+    try:
+        for path, each in volumes.values():
+            written.append(io.write(each, path))
+    except BaseException:
+        for path in written:
+            path.unlink(missing_ok=True)
+            io.sidecar_path(path).unlink(missing_ok=True)
+        raise
+    outputs = {name: str(path.resolve()) for name, (path, _) in volumes.items()}
+    return {**outputs, "record": str(io.sidecar_path(job.output).resolve())}
 
 
 class _Progress:

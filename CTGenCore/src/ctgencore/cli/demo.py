@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def demo(
     inputs: Annotated[
-        list[Path] | None, typer.Argument(metavar="[PATH]...", help="CTs to add: volume files or DICOM folders.")
+        list[Path] | None, typer.Argument(metavar="[PATH]...", help="CTs to add: volume files or folders.")
     ] = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder for the results; replaced files are its own.")
@@ -31,18 +31,26 @@ def demo(
         from .. import io, phantom
         from ..report import write_page
 
-        for path in inputs or []:
-            io.read(path)  # a wrong path should not cost the time of the phantom
+        given = [found for path in inputs or [] for found in _volumes(path)]
+        for path in given:
+            io.read(path).check_ct()  # a wrong path should not cost the time of the phantom
         output.mkdir(parents=True, exist_ok=True)
         drawn, _ = phantom.chest()
         source = output / "phantom_chest.nii.gz"
         drawn.save(source)
-        cases = _reconstruct([source, *(inputs or [])], output, codec, device, quiet=quiet)
+        cases = _reconstruct([source, *given], output, codec, device, quiet=quiet)
         page = write_page(output / "index.html", cases)
         _print_table(cases)
         if not quiet:
             talk(f"Volumes and their records are in {output.resolve()}")
         print(page.resolve())
+
+
+def _volumes(path: Path) -> list[Path]:
+    """The volumes that an argument stands for: itself, or all that its folder holds."""
+    from .. import io
+
+    return (path.is_dir() and io.list_volumes(path)) or [path]
 
 
 def _reconstruct(paths: list[Path], output: Path, codec: str, device: str, *, quiet: bool) -> list[Case]:
@@ -61,7 +69,7 @@ def _reconstruct(paths: list[Path], output: Path, codec: str, device: str, *, qu
             taken.add(io.sidecar_path(target))
             job = jobs.Job(id=path.name, input=path, output=target, options=options)
             before, after = jobs.run(job, display, codecs=codecs)
-            cases.append(Case.of(path.name, before, after))
+            cases.append(Case.of(path, before, after))
     return cases
 
 

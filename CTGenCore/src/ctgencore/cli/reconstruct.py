@@ -100,6 +100,7 @@ def plan(source: Path, output: Path, options: dict[str, Any], *, difference: boo
     to_file = output.name.lower().endswith(io.FORMATS)
     several = source.is_dir() and not to_file
     if not several:
+        source = _only_volume(source) if source.is_dir() else source
         target = output / io.output_name(source, "_recon") if output.is_dir() else output
         pairs = [(source, target)]
     else:
@@ -131,6 +132,17 @@ def plan(source: Path, output: Path, options: dict[str, Any], *, difference: boo
     return jobs, several
 
 
+def _only_volume(folder: Path) -> Path:
+    """The one volume in a folder that shall become one file."""
+    from .. import io
+
+    found = io.list_volumes(folder)
+    if len(found) > 1:
+        names = _some([str(path.relative_to(folder)) for path in found])
+        raise InputError(f"{folder} holds {len(found)} volumes ({names}). Choose one, or give a folder as --output.")
+    return found[0] if found else folder
+
+
 def _undone(planned: list[Job], report: Path | None, *, skip_existing: bool, overwrite: bool) -> list[Job]:
     """The jobs to run; refuses to touch outputs that are there unless told how."""
     if overwrite:
@@ -156,7 +168,7 @@ def _run_all(jobs: list[Job], emit: Emit, report: Path | None, *, several: bool,
             if report is not None:
                 from ..report import Case, write_page
 
-                write_page(report, [Case.of(job.input.name, source, result)])
+                write_page(report, [Case.of(job.input, source, result)])
         except (Exception, KeyboardInterrupt) as error:
             if verbose:
                 traceback.print_exc()

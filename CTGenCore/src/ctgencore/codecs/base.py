@@ -108,7 +108,10 @@ class Codec:
         weights: list[dict[str, str]] = []
         if row.network is not None:
             tensors, weights = hub.load_tensors(row)
-            network = build_network(row.network)
+            with torch.random.fork_rng(
+                devices=[]
+            ):  # random start values, overwritten at once: the caller's stream stays
+                network = build_network(row.network)
             load_published(network, tensors)
         codec: Codec = load_class("codecs", row.codec)(row, network, weights)
         if grey:

@@ -153,8 +153,7 @@ def _regular_grid(slices: list[_Slice], name: str) -> tuple[list[_Slice], Geomet
     first = slices[0]
     if any(item.frames != 1 for item in slices):
         raise InputError(
-            f"{name}: multi-frame (enhanced) DICOM is not read yet. Convert it to NRRD or NIfTI first (3D Slicer "
-            "does)."
+            f"{name}: multi-frame (enhanced) DICOM is not read yet. Convert it to NRRD or NIfTI first (3D Slicer does)."
         )
     if any(item.components != 1 for item in slices):
         raise InputError(f"{name}: color DICOM (screen captures) is not CT. Give the series of the original slices.")
@@ -189,9 +188,11 @@ def _regular_grid(slices: list[_Slice], name: str) -> tuple[list[_Slice], Geomet
     pixel_row, pixel_column = plane[6:8]
     if len(slices) == 1:
         spacing = _positive(first, "0018|0050") or 1.0
-        return slices, _grid(slices, ordered[0], row, column, normal, (pixel_column, pixel_row, spacing)), [
-            f"{name}: a single slice; its thickness {spacing:g} mm is taken as the spacing."
-        ]
+        return (
+            slices,
+            _grid(slices, ordered[0], row, column, normal, (pixel_column, pixel_row, spacing)),
+            [f"{name}: a single slice; its thickness {spacing:g} mm is taken as the spacing."],
+        )
     warnings = _check_steps(along, name)
     spacing = float((along[-1] - along[0]) / (len(along) - 1))
     sideways = ordered[-1] - ordered[0] - (along[-1] - along[0]) * normal

@@ -52,9 +52,7 @@ def read(path: str | Path, series: str | None = None) -> Volume:
     modality = meta.get("modality", "CT")
     if modality.upper() != "CT":
         raise InputError(f"{path.name}: CTGen works on CT; the header's modality is {modality}. Give a CT volume.")
-    return Volume(
-        _float_voxels(image), _geometry(image), source=path, meta=meta, warnings=tuple(warnings)
-    )
+    return Volume(_float_voxels(image), _geometry(image), source=path, meta=meta, warnings=tuple(warnings))
 
 
 def read_labels(path: str | Path) -> LabelMap:
@@ -113,8 +111,7 @@ def write(volume: Volume | LabelMap, path: str | Path) -> Path:
     if record is not None:
         if foreign:
             raise InputError(
-                f"{sidecar.name} exists and is not a CTGen record; refusing to replace it. Choose another output "
-                "name."
+                f"{sidecar.name} exists and is not a CTGen record; refusing to replace it. Choose another output name."
             )
         record = record.with_output(path.name, volume.voxels, volume.geometry)
         image.SetMetaData("ITK_FileNotes" if suffix in _NIFTI else TAG_KEY, record.tag())
@@ -216,8 +213,7 @@ def _read_image(path: Path) -> tuple[sitk.Image, list[str]]:
     size = reader.GetSize()
     if len(size) != 3:
         raise InputError(
-            f"{path.name}: a CT volume has 3 dimensions; this file has {len(size)}, sizes {size}. Pick one time "
-            "point."
+            f"{path.name}: a CT volume has 3 dimensions; this file has {len(size)}, sizes {size}. Pick one time point."
         )
     if reader.GetNumberOfComponents() != 1:
         raise InputError(

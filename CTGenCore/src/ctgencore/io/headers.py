@@ -64,9 +64,7 @@ def parse_nifti(path: Path) -> NiftiHeader:
         if size == 540:
             raise InputError(f"{path.name} is NIfTI-2, which ITK does not read. Convert it to NIfTI-1 or NRRD.")
     else:
-        raise InputError(
-            f"{path.name} is not a NIfTI file (no NIfTI-1 header). Copy or download it again."
-        )
+        raise InputError(f"{path.name} is not a NIfTI file (no NIfTI-1 header). Copy or download it again.")
     if not 1 <= dim[0] <= 7 or min(dim[1 : dim[0] + 1]) < 1:
         raise InputError(f"{path.name}: damaged NIfTI header, dim = {dim}. Copy or download the file again.")
     affines: dict[str, np.ndarray] = {}
@@ -129,8 +127,7 @@ def check_nifti(path: Path, grid: Geometry | None) -> list[str]:
     if max(reach.values()) > max(tolerance, 0.1):
         used = min(reach, key=lambda name: reach[name])
         return [
-            f"{path.name}: qform and sform differ by up to {max(reach.values()):.4g} mm; the {used} is used, as in "
-            "ITK."
+            f"{path.name}: qform and sform differ by up to {max(reach.values()):.4g} mm; the {used} is used, as in ITK."
         ]
     return []
 

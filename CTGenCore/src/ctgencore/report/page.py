@@ -22,6 +22,7 @@ import numpy as np
 from .. import __version__
 from ..errors import InputError
 from ..geometry import Geometry
+from ..intensity import WINDOWS, Window
 from ..metrics.voxel import reconstruction_metrics
 from ..provenance import RunRecord
 from ..volume import Volume
@@ -50,21 +51,30 @@ class Case:
         title: shown above it.
         source, result: input and output, HU.
         metrics: name to number, shown as a table.
+        window: HU range of the metrics and the difference; a network that saw no more cannot return more.
     """
 
     title: str
     source: Volume
     result: Volume
     metrics: dict[str, float]
+    window: Window = WINDOWS["wide"]
 
     @staticmethod
-    def of(title: str, source: Volume, result: Volume) -> Case:
-        """A case with the voxel metrics of the result against its input.
+    def of(path: Path, source: Volume, result: Volume) -> Case:
+        """A case with the voxel metrics of the result against its input, inside the window of its record.
+
+        Args:
+            path: of the input; names the case.
+            source, result: input and output, HU.
 
         Raises:
             InputError: the grids differ.
         """
-        return Case(title, source, result, reconstruction_metrics(result, source))
+        options = result.record.options if result.record is not None else {}
+        window = Window.parse(options.get("window", "wide"))
+        title = "/".join(path.parts[-2:]) if path.is_dir() else path.name  # DICOM folders are all called the same
+        return Case(title, source, result, reconstruction_metrics(result, source, window.lo, window.hi), window)
 
 
 def write_page(path: str | Path, cases: Sequence[Case], *, max_bytes: int = PAGE_BYTES) -> Path:
@@ -162,7 +172,7 @@ def _case_data(case: Case, voxels: int) -> dict[str, Any]:
                 "output": pack(stacks[1]),
             }
         )
-    return {"title": case.title, "planes": planes}
+    return {"title": case.title, "window": [case.window.lo, case.window.hi], "planes": planes}
 
 
 def _section(number: int, case: Case) -> str:
@@ -176,7 +186,8 @@ def _section(number: int, case: Case) -> str:
     return (
         f'<section data-case="{number}"><h2>{html.escape(case.title)}</h2>'
         f'<p class="caption">{kind} by CTGen ({html.escape(_made_by(record))}); not for diagnosis. '
-        f"{html.escape(repr(case.source))}</p>"
+        f"{html.escape(repr(case.source))}. Metrics and difference are inside the run's window, "
+        f"{case.window.lo:g} to {case.window.hi:g} HU.</p>"
         f'<div class="viewer"></div><div class="facts"><table>{cells}</table>'
         f"<details><summary>Provenance</summary><pre>{html.escape(record.to_json() if record else 'none')}</pre>"
         f"</details></div></section>"

@@ -105,7 +105,7 @@ def _paint_branches(image: Array, rng: np.random.Generator, palette: Array, z_sc
 
 def solids(rng: np.random.Generator, shape: tuple[int, int, int]) -> Array:
     """Dead leaves in 3D, with branches in some of the hollows."""
-    z_scale = float(np.exp(rng.uniform(np.log(0.15), np.log(2.5))))  # slice distance over pixel size
+    z_scale = float(np.exp(rng.uniform(np.log(0.15), np.log(4.0))))  # slice distance over pixel size
     palette = np.clip(rng.normal(0, 0.55, int(rng.integers(2, 9))), -1, 1)
     if rng.random() < 0.6:
         palette[0] = -1.0  # deep shadow: a good part of any photograph is black

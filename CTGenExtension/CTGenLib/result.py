@@ -1,0 +1,90 @@
+"""Puts results into the scene: under their input, displayed like it, with the record of how they were made."""
+
+from __future__ import annotations
+
+import json
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+DIFFERENCE_WINDOW = 400.0  # HU around zero: reconstruction errors at edges reach some hundred HU
+SOURCE_REFERENCE = "CTGen.SourceVolume"
+
+
+def addResult(node, inputVolume, record: str, name: str, replaced=None, difference: bool = False):
+    """Add a result to the scene.
+
+    Args:
+        node: detached volume node that lies on the input's world grid in the input's voxel order.
+        inputVolume: the CT it was made from; it may have left the scene meanwhile.
+        record: the run record, JSON.
+        name: base of the node's name; a number is added when it is taken.
+        replaced: node to fill instead of adding a new one, or None.
+        difference: the voxels are output minus input.
+
+    Returns:
+        The node in the scene.
+    """
+    scene = slicer.mrmlScene
+    if scene.GetNodeByID(inputVolume.GetID() or "") is inputVolume:
+        matrix = vtk.vtkMatrix4x4()  # the input's own grid and transform, so that both move together
+        inputVolume.GetIJKToRASMatrix(matrix)
+        node.SetIJKToRASMatrix(matrix)
+        node.SetAndObserveTransformNodeID(inputVolume.GetTransformNodeID())
+    if replaced is not None and scene.GetNodeByID(replaced.GetID() or "") is replaced:
+        matrix = vtk.vtkMatrix4x4()
+        node.GetIJKToRASMatrix(matrix)
+        with slicer.util.NodeModify(replaced):
+            replaced.SetAndObserveImageData(node.GetImageData())
+            replaced.SetIJKToRASMatrix(matrix)
+            replaced.SetAndObserveTransformNodeID(node.GetTransformNodeID())
+        node = replaced
+    else:
+        node.SetName(scene.GenerateUniqueName(name))
+        scene.AddNode(node)
+    node.CreateDefaultDisplayNodes()
+    _display(node, inputVolume, difference)
+    _describe(node, inputVolume, record, difference)
+    _placeUnder(node, inputVolume)
+    return node
+
+
+def _display(node, inputVolume, difference: bool) -> None:
+    display, source = node.GetDisplayNode(), inputVolume.GetDisplayNode()
+    if difference:
+        display.AutoWindowLevelOff()
+        display.SetWindowLevel(DIFFERENCE_WINDOW, 0.0)
+    elif source is not None:
+        display.SetAndObserveColorNodeID(source.GetColorNodeID())
+        display.AutoWindowLevelOff()
+        display.SetWindowLevel(source.GetWindow(), source.GetLevel())
+
+
+def _describe(node, inputVolume, record: str, difference: bool) -> None:
+    facts = json.loads(record)
+    attributes = {
+        "Record": record,
+        "RecordId": facts.get("record_id", ""),
+        "Task": facts.get("task", ""),
+        "Codec": facts.get("codec", ""),
+        "Options": json.dumps(facts.get("options", {})),
+        "EngineVersion": facts.get("ctgencore_version", ""),
+        "Synthetic": str(bool(facts.get("synthetic"))).lower(),
+        "SourceVolume": inputVolume.GetName() or "",
+    }
+    for key, value in attributes.items():
+        node.SetAttribute(f"CTGen.{key}", value)
+    words = [_("CTGen"), facts.get("task", ""), facts.get("codec", "")]
+    if difference:
+        words.append(_("(output minus input, HU)"))
+    node.SetDescription(" ".join(words))
+    node.SetNodeReferenceID(SOURCE_REFERENCE, inputVolume.GetID())
+
+
+def _placeUnder(node, inputVolume) -> None:
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    parent = hierarchy.GetItemByDataNode(inputVolume)
+    item = hierarchy.GetItemByDataNode(node)
+    if parent and item and parent != item:
+        hierarchy.SetItemParent(item, parent)
