@@ -90,7 +90,7 @@ def bundledSource() -> str:
 
 
 def interpreters() -> list[Interpreter]:
-    """What to try, in this order: the user's Python, else Slicer's; each with its own engine, then with the bundled one."""
+    """What to try, in order: the user's Python, else Slicer's; each with its own engine, then the bundled one."""
     chosen = settings.pythonPath()
     executable = chosen or shutil.which("PythonSlicer")
     if not executable:

@@ -1,7 +1,8 @@
 """Volumes to files and back, in world coordinates (RAS, mm), with proof that the grid is the same.
 
-The engine gets the grid as it lies in the world: a linear parent transform is part of it. Slicer flips the slice axis of a
-left-handed volume when it reads one; the flip is undone here, so that voxel (i, j, k) of the result is that of the input.
+The engine gets the grid as it lies in the world: a linear parent transform is part of it. Slicer flips the slice axis
+of a left-handed volume when it reads one; the flip is undone here, so that voxel (i, j, k) of the result is that of the
+input.
 """
 
 from __future__ import annotations

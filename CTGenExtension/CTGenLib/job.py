@@ -44,8 +44,8 @@ class Outcome:
 class ReconstructionJob:
     """A running reconstruction.
 
-    The input is written before this returns; everything after that happens without blocking. A job is done only when the
-    engine has sent a result event *and* ended with exit code 0 *and* its files exist.
+    The input is written before this returns; everything after that happens without blocking. A job is done only when
+    the engine has sent a result event *and* ended with exit code 0 *and* its files exist.
 
     Args:
         interpreter: how to start the engine.

@@ -1,6 +1,7 @@
 """Runs a process without blocking Slicer, and ends it with everything it started.
 
-Threads read its output into a queue; a timer on the GUI thread empties the queue. MRML and widgets are only touched there.
+Threads read its output into a queue; a timer on the GUI thread empties the queue. MRML and widgets are touched only
+there.
 """
 
 from __future__ import annotations

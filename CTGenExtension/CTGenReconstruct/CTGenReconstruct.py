@@ -51,12 +51,13 @@ class CTGenReconstruct(ScriptedLoadableModule):
 input's grid and Hounsfield units and keeps a record of how it was made. For research; not for diagnosis.</p>
 <p><b>Steps</b>: 1. Choose a CT volume. 2. Choose a codec; 'embedded' needs no download. 3. Click Apply. The result
 appears under the input in the Data module.</p>
-<p>The computation runs in a process of its own. If the line under Engine is not green, open that section: it says what is
-missing.</p>
+<p>The computation runs in a process of its own. If the line under Engine is not green, open that section: it says what
+is missing.</p>
 """) + self.getDefaultModuleDocumentationLink()  # fmt: skip
         self.parent.acknowledgementText = _("""
-<p>CTGen implements published work. If you use it, please cite <i>Foundation VAEs for 3D CT Reconstruction, Augmentation, and
-Generation</i>, and the authors of the codec that you chose. Weights keep their own licenses, which the module shows.</p>
+<p>CTGen implements published work. If you use it, please cite <i>Foundation VAEs for 3D CT Reconstruction,
+Augmentation, and Generation</i>, and the authors of the codec that you chose. Weights keep their own licenses, which the module
+shows.</p>
 """)
 
     def getDefaultModuleDocumentationLink(self, docPage=None):
@@ -105,6 +106,7 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = None
         self._parameterNodeGuiTag = None
         self._filling = False
+        self._stage = ""
 
     # Life cycle
 
@@ -133,6 +135,7 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.copyLogButton.connect("clicked(bool)", self.onCopyLogButton)
         self.ui.openFolderButton.connect("clicked(bool)", self.onOpenFolderButton)
         self.ui.pythonPathEdit.currentPath = settings.pythonPath()
+        self.ui.progressBar.setVisible(False)
         self._clock = qt.QTimer()
         self._clock.setInterval(1000)
         self._clock.connect("timeout()", self._onClock)
@@ -220,9 +223,11 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.windowBox.setCurrentIndex(WINDOWS.index(node.window))
         self._filling = False
         custom = node.window == "custom"
-        for widget in (self.ui.customLabel, self.ui.customLowBox, self.ui.customHighBox):
-            widget.setVisible(custom)
+        self.ui.customLabel.setVisible(custom)
+        self.ui.customRange.setVisible(custom)
         self.ui.codecInfoLabel.text = self._codecInfo(node.codec)
+        row = self.engine.codec(node.codec) if self.engine else None
+        self.ui.triplanarBox.enabled = bool(node.triplanar or row is None or row["is_2d"])
         self._showEngine()
         self._showButtons()
 
@@ -345,7 +350,7 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.logText.clear()
         try:
             self.logic.start(self._parameterNode, self.engine, self._onEvent, self._addLog, self._onEnd)
-        except (geometry.GeometryError, OSError) as error:
+        except (ValueError, OSError) as error:
             self._addLog(str(error))
             self._showResult(str(error), failed=True)
             return
@@ -353,6 +358,7 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._clock.start()
         self.ui.progressBar.setRange(0, 0)
         self.ui.progressBar.format = ""
+        self.ui.progressBar.setVisible(True)
         self.ui.openFolderButton.enabled = False
         self._showResult(_("Starting the engine..."))
         self._showButtons()
@@ -388,7 +394,7 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             words.append(
                 _("No news from the engine for {time}; wait or cancel.").format(time=duration(now - self._heard))
             )
-        elif self.ui.progressBar.maximum == 0 and getattr(self, "_stage", ""):
+        elif self.ui.progressBar.maximum == 0 and self._stage:
             words.append(_("Stage: {stage}.").format(stage=self._stage))
         self._showResult(" ".join(words))
 
@@ -404,15 +410,14 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 message += " " + _("PSNR {psnr:.1f} dB.").format(psnr=metrics["psnr"])
         else:
             message = outcome.message
-        self._addLog(message) if outcome.kind != "failed" else None
-        self._showIdle(message, failed=outcome.kind == "failed", done=outcome.kind == "done")
+        if outcome.kind != "failed":  # the job has logged its own failure
+            self._addLog(message)
+        self._showIdle(message, failed=outcome.kind == "failed")
 
-    def _showIdle(self, message, failed=False, done=False):
+    def _showIdle(self, message, failed=False):
         self._clock.stop()
         self._stage = ""
-        self.ui.progressBar.setRange(0, 1)
-        self.ui.progressBar.setValue(1 if done else 0)
-        self.ui.progressBar.format = ""
+        self.ui.progressBar.setVisible(False)
         self.ui.openFolderButton.enabled = bool(failed and self.logic.failedFolder)
         if failed:
             self.ui.logButton.collapsed = False

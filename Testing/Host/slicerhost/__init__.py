@@ -1,7 +1,7 @@
 """A host for scripted Slicer modules: Slicer's real MRML libraries (slicer-core) under stand-in widgets (PySide6).
 
-It is not 3D Slicer. Scene, nodes, storage, slice rendering, Qt events, .ui files, processes and timers are real; PythonQt,
-qMRML widgets, the application and the base classes of scripted modules are imitated, strictly.
+It is not 3D Slicer. Scene, nodes, storage, slice rendering, Qt events, .ui files, processes and timers are real;
+PythonQt, qMRML widgets, the application and the base classes of scripted modules are imitated, strictly.
 """
 
 from __future__ import annotations

@@ -113,6 +113,7 @@ class Application(QtWidgets.QApplication):
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene)
         self._layout_manager = LayoutManager(self._logic)
         scene.AddObserver(scene.NodeAddedEvent, _add_to_subject_hierarchy)
+        scene.AddObserver(scene.NodeAboutToBeRemovedEvent, _remove_from_subject_hierarchy)
 
     def applicationLogic(self) -> Any:
         """The real vtkSlicerApplicationLogic."""
@@ -179,3 +180,14 @@ def _add_to_subject_hierarchy(scene: Any, _event: str, node: Any) -> None:
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     if hierarchy is not None and not hierarchy.GetItemByDataNode(node):
         hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+
+
+@vtk.calldata_type(vtk.VTK_OBJECT)
+def _remove_from_subject_hierarchy(scene: Any, _event: str, node: Any) -> None:
+    """... and remove it with its node; items below it go up."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    if hierarchy is None or hierarchy is node or scene.IsClosing():
+        return
+    item = hierarchy.GetItemByDataNode(node)
+    if item:
+        hierarchy.RemoveItem(item, False, False)

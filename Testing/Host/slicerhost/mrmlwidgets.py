@@ -43,7 +43,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
         self._scene: Any = None
-        self._tags: list[int] = []
+        self._observed: list[tuple[Any, int]] = []
         self._current = ""
         self._types: list[str] = []
         self._flags = {"noneEnabled": False, "addEnabled": True, "removeEnabled": True, "renameEnabled": False,
@@ -56,13 +56,14 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
         self._combo = QtWidgets.QComboBox(self)
         self._combo.setSizePolicy(QtWidgets.QSizePolicy.Policy.Ignored, QtWidgets.QSizePolicy.Policy.Fixed)
         row.addWidget(self._combo)
+        observed = self._observed
+        self.destroyed.connect(lambda: _forget(observed))
         self._combo.currentIndexChanged.connect(self._chosen)
 
     def setMRMLScene(self, scene: Any) -> None:
         """Observe a scene."""
-        for tag in self._tags:
-            self._scene.RemoveObserver(tag)
-        self._scene, self._tags = scene, []
+        _forget(self._observed)
+        self._scene = scene
         if scene is not None:
             for event in (
                 scene.NodeAddedEvent,
@@ -70,15 +71,14 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
                 scene.EndBatchProcessEvent,
                 scene.EndCloseEvent,
             ):
-                self._tags.append(scene.AddObserver(event, self._scene_changed))
+                self._observed.append((scene, scene.AddObserver(event, self._scene_changed)))
         self._fill()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _scene_changed(self, _scene: Any, event: str, node: Any = None) -> None:
-        if event == "NodeAddedEvent" or node is not None:
-            if node is None or not self._fits(node):
-                return
-        self._fill()
+        about_one_node = event == "NodeAddedEvent" or node is not None
+        if not about_one_node or (node is not None and self._fits(node)):
+            self._fill()
 
     def nodes(self) -> list[Any]:
         """The nodes offered."""
@@ -169,6 +169,13 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
     renameEnabled, editEnabled, showHidden = _flag("renameEnabled"), _flag("editEnabled"), _flag("showHidden")
     showChildNodeTypes = _flag("showChildNodeTypes")
     selectNodeUponCreation = _flag("selectNodeUponCreation")
+
+
+def _forget(observed: list[tuple[Any, int]]) -> None:
+    """Stop observing."""
+    while observed:
+        scene, tag = observed.pop()
+        scene.RemoveObserver(tag)
 
 
 class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):  # noqa: N801

@@ -35,7 +35,9 @@ def take() -> list[str]:
 
 
 def _exception(where: str, kind: Any, value: Any, trace: Any) -> None:
-    found.append(f"exception ({where}):\n" + "".join(traceback.format_exception(kind, value, trace)))
+    text = f"exception ({where}):\n" + "".join(traceback.format_exception(kind, value, trace))
+    found.append(text)
+    print(text, file=sys.stderr)
 
 
 @vtk.calldata_type(vtk.VTK_STRING)

@@ -1,7 +1,7 @@
 """Makes PySide6 behave as PythonQt does inside Slicer, and refuse what PythonQt refuses.
 
-Properties are attributes (``w.text``, not ``w.text()``); ``w.connect("clicked(bool)", f)`` works, with unknown signals and
-unknown attributes as errors instead of silence. The change is process-wide: never mix it with ordinary PySide6 code.
+Properties are attributes (``w.text``, not ``w.text()``); ``w.connect("clicked(bool)", f)`` works, with unknown signals
+and unknown attributes as errors instead of silence. The change is process-wide: never mix it with plain PySide6 code.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def make_qt_module() -> types.ModuleType:
             if entry.name() not in _KEPT_METHODS:
                 setattr(cls, entry.name(), _PropertyAttribute(cls, entry.name(), entry.isWritable()))
         cls.__setattr__ = _strict_setattr
-    QtCore.QObject.name = QtCore.QObject.objectName
+    QtCore.QObject.name = inspect.getattr_static(QtCore.QObject, "objectName")
     QtCore.QObject.className = lambda self: self.metaObject().className()
     QtCore.QObject.delete = lambda self: shiboken6.delete(self)
     QtCore.QObject.__getattribute__ = _with_string_connect(QtCore.QObject.__getattribute__)
@@ -81,6 +81,8 @@ def _strict_setattr(self: Any, name: str, value: Any) -> None:
         attribute.fset(self, value)
     elif hasattr(type(attribute), "__set__"):
         attribute.__set__(self, value)
+    elif isinstance(value, QtCore.SignalInstance):  # PySide keeps a signal on its object when it is first looked up
+        self.__dict__[name] = value
     elif type(self).__module__.startswith("PySide6") and not _is_dynamic_property(self, name):
         raise AttributeError(f"{type(self).__name__} has no property '{name}'")
     elif _is_dynamic_property(self, name):

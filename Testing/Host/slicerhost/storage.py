@@ -38,6 +38,10 @@ class CoreIOManager:
         slicer.mrmlScene.AddNode(node)
         node.SetAndObserveStorageNodeID(storage.GetID())
         node.CreateDefaultDisplayNodes()
+        if properties.get("show", True):
+            logic = slicer.app.applicationLogic()
+            logic.GetSelectionNode().SetActiveVolumeID(node.GetID())
+            logic.PropagateVolumeSelection()
         if loaded is not None:
             loaded.AddItem(node)
         return True

@@ -52,7 +52,10 @@ def _check_properties(tree: ElementTree.Element, widgets: dict[str, Any]) -> Non
     for element in tree.iter("widget"):
         meta = widgets[element.get("name")].metaObject()
         for entry in element.findall("property"):
-            if entry.get("stdset") != "0" and meta.indexOfProperty(entry.get("name")) < 0:
+            if entry.get("name") == "buddy":  # not a Q_PROPERTY: Designer's word for QLabel.setBuddy
+                if entry.findtext("cstring") not in widgets:
+                    raise ValueError(f".ui file: buddy '{entry.findtext('cstring')}' does not exist")
+            elif entry.get("stdset") != "0" and meta.indexOfProperty(entry.get("name")) < 0:
                 raise ValueError(
                     f".ui file: {element.get('class')} '{element.get('name')}' has no property '{entry.get('name')}'"
                 )
