@@ -146,6 +146,7 @@ class EngineCheck:
                 self._ended,
             )
         except OSError as error:
+            self._waiting = [other for other in self._waiting if other.executable != self._interpreter.executable]
             self._failed(_("cannot be started ({error})").format(error=error))
             return
         self._timeout.start(CHECK_SECONDS * 1000)

@@ -153,13 +153,18 @@ def readVolume(path: str, grid: Grid):
         raise GeometryError(_("The engine's result {path} cannot be read.").format(path=path))
     found = worldGrid(node)
     if found.distance(grid) > TOLERANCE_MM:
-        distance = found.distance(grid.flipped())
-        if distance > TOLERANCE_MM:
+        if found.size != grid.size:
             raise GeometryError(
-                _("The result does not lie where the input lies: sizes {found} and {expected}, corners up to "
-                  "{distance:.4g} mm apart.").format(
-                    found=found.size, expected=grid.size, distance=min(distance, found.distance(grid)))
-            )  # fmt: skip
+                _("The result has {found} voxels; the input has {expected}.").format(
+                    found=found.size, expected=grid.size
+                )
+            )
+        if found.distance(grid.flipped()) > TOLERANCE_MM:
+            raise GeometryError(
+                _("The result does not lie where the input lies: corners are up to {distance:.4g} mm apart.").format(
+                    distance=found.distance(grid)
+                )
+            )
         slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node)[::-1].copy())
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(grid.ijkToWorld))
     return node

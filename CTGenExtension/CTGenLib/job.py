@@ -139,7 +139,8 @@ class ReconstructionJob:
         """Remove everything."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _log(self, text: str) -> None:
+    def log(self, text: str) -> None:
+        """Add a line to the log, the one on disk and the one that the user sees."""
         with contextlib.suppress(OSError), open(self.path(LOG), "a", encoding="utf-8") as file:
             file.write(text + "\n")
         self._onLog(text)
@@ -148,7 +149,7 @@ class ReconstructionJob:
         if stream == "stderr":
             if text.strip():
                 self._stderr = [*self._stderr[1 - LAST_LINES :], text]
-                self._log(text)
+                self.log(text)
             return
         try:
             event = json.loads(text)
@@ -156,7 +157,7 @@ class ReconstructionJob:
             event = None
         if not isinstance(event, dict) or not isinstance(event.get("event"), str):
             if text.strip():
-                self._log(_("unexpected output: {text}").format(text=text[:500]))
+                self.log(_("unexpected output: {text}").format(text=text[:500]))
             return
         kind = event["event"]
         if kind == "result":
@@ -164,13 +165,13 @@ class ReconstructionJob:
         elif kind == "error":
             self._error = event
         elif kind in ("warning", "log"):
-            self._log(str(event.get("message", "")))
+            self.log(str(event.get("message", "")))
         self._onEvent(event)
 
     def _ended(self, code: int) -> None:
         outcome = self._outcome(code)
         if outcome.kind == "failed":
-            self._log(outcome.message)
+            self.log(outcome.message)
         self._onEnd(outcome)
 
     def _outcome(self, code: int) -> Outcome:
@@ -179,6 +180,12 @@ class ReconstructionJob:
         if self._error is not None:
             text = " ".join(str(self._error.get(key, "")) for key in ("message", "next")).strip()
             return Outcome("failed", text or _("The engine failed."), code=str(self._error.get("code", "")))
+        if code < 0:
+            text = _(
+                "The engine was ended from outside (signal {signal}). Systems do that when memory runs out: close "
+                "other programs, or choose a smaller volume or codec."
+            )
+            return Outcome("failed", text.format(signal=-code))
         if code != 0:
             lines = "\n".join(self._stderr) or _("It said nothing.")
             return Outcome(

@@ -56,8 +56,8 @@ is missing.</p>
 """) + self.getDefaultModuleDocumentationLink()  # fmt: skip
         self.parent.acknowledgementText = _("""
 <p>CTGen implements published work. If you use it, please cite <i>Foundation VAEs for 3D CT Reconstruction,
-Augmentation, and Generation</i>, and the authors of the codec that you chose. Weights keep their own licenses, which the module
-shows.</p>
+Augmentation, and Generation</i>, and the authors of the codec that you chose. Weights keep their own licenses, which
+the module shows.</p>
 """)
 
     def getDefaultModuleDocumentationLink(self, docPage=None):
@@ -557,6 +557,7 @@ class CTGenReconstructLogic(ScriptedLoadableModuleLogic):
                 nodes = self._addResults(outcome, inputVolume, replaced)
             except geometry.GeometryError as error:
                 outcome = job.Outcome("failed", str(error))
+                self.job.log(outcome.message)
         if outcome.kind == "failed":
             self.job.removeVolumes()
             self.failedFolder = self.job.folder

@@ -84,7 +84,7 @@ def volume(host: slicerhost.Host, chest: np.ndarray) -> Any:
 
 @pytest.fixture
 def fake_engine(tmp_path: Path) -> Callable[[str], str]:
-    """``fake_engine(code)``: path of a Python that is the real engine for ``env`` and ``info``, and runs code for ``run``.
+    """``fake_engine(code)``: a Python that is the real engine for ``env`` and ``info``, and runs code for ``run``.
 
     The code knows ``job`` (the parsed job.json), ``folder`` and ``say(event)``.
     """
@@ -112,7 +112,7 @@ def add_volume(voxels: np.ndarray, ijk_to_ras: np.ndarray, name: str = "Chest CT
     import slicer
 
     node = slicer.util.addVolumeFromArray(voxels, ijk_to_ras, name)
-    slicer.util.setSliceViewerLayers(background=node)
+    slicer.util.setSliceViewerLayers(background=node, fit=True)
     return node
 
 

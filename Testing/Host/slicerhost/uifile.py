@@ -18,8 +18,6 @@ class _Builder(QtUiTools.QUiLoader):
             widget = CUSTOM_WIDGETS[class_name](parent)
             widget.setObjectName(name)
             return widget
-        if class_name not in self.availableWidgets():
-            raise ValueError(f".ui file: unknown widget class '{class_name}' of '{name}'")
         return super().createWidget(class_name, parent, name)
 
 
@@ -38,6 +36,9 @@ class QUiLoader:
         buffer.setData(ElementTree.tostring(tree))
         buffer.open(QtCore.QBuffer.OpenModeFlag.ReadOnly)
         builder = _Builder()
+        for element in tree.iter("widget"):
+            if element.get("class") not in {*CUSTOM_WIDGETS, *builder.availableWidgets()}:
+                raise ValueError(f".ui file: unknown widget class '{element.get('class')}' of '{element.get('name')}'")
         top = builder.load(buffer)
         if top is None:
             raise ValueError(f".ui file: {builder.errorString()}")

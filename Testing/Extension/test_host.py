@@ -1,0 +1,155 @@
+"""The host must refuse what Slicer refuses, and notice what Slicer would only print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import ctk
+import pytest
+import qt
+import slicer
+import vtk
+from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
+
+
+def test_properties_are_attributes() -> None:
+    label = qt.QLabel()
+    label.text = "x"
+    assert label.text == "x"
+    with pytest.raises(TypeError, match="not callable"):
+        label.text()
+    with pytest.raises(AttributeError, match="no property 'txt'"):
+        label.txt = "typing error"
+
+
+def test_unknown_signals_and_greedy_slots_are_errors() -> None:
+    button = qt.QPushButton()
+    with pytest.raises(ValueError, match="has no signal 'pressedTwice"):
+        button.connect("pressedTwice()", lambda: None)
+    with pytest.raises(ValueError, match="needs 2 arguments"):
+        button.connect("clicked(bool)", lambda a, b: None)
+    heard = []
+    button.connect("clicked(bool)", lambda: heard.append(1))
+    button.connect("clicked(bool)", heard.append)
+    button.click()
+    assert heard == [1, False]
+
+
+def test_disconnect() -> None:
+    heard = []
+    slot = heard.append
+    box = qt.QCheckBox()
+    box.connect("toggled(bool)", slot)
+    box.setChecked(True)
+    box.disconnect("toggled(bool)", slot)
+    box.setChecked(False)
+    assert heard == [True]
+    with pytest.raises(ValueError, match="is not connected"):
+        box.disconnect("toggled(bool)", slot)
+
+
+def test_what_pythonqt_lacks_is_not_there() -> None:
+    for name in ("Signal", "Slot", "Property"):
+        assert not hasattr(qt, name)
+    assert not hasattr(slicer, "loadVolume"), "slicer-core leaks slicer.util's names; Slicer does not have them"
+    assert hasattr(slicer.util, "loadVolume")
+
+
+def raise_it() -> None:
+    raise RuntimeError("lost")
+
+
+@pytest.mark.parametrize("where", ["slot", "timer", "observer"])
+def test_exceptions_that_slicer_swallows_are_collected(host: Any, where: str) -> None:
+    if where == "slot":
+        button = qt.QPushButton()
+        button.connect("clicked(bool)", raise_it)
+        button.click()
+    elif where == "timer":
+        qt.QTimer.singleShot(0, raise_it)
+        host.process_events()
+    else:
+        slicer.mrmlScene.AddObserver(vtk.vtkCommand.UserEvent, lambda caller, event: raise_it())
+        slicer.mrmlScene.InvokeEvent(vtk.vtkCommand.UserEvent)
+        slicer.mrmlScene.RemoveObservers(vtk.vtkCommand.UserEvent)
+    assert any("RuntimeError: lost" in text for text in host.problems.take())
+
+
+def test_vtk_errors_are_collected(host: Any) -> None:
+    reader = vtk.vtkXMLImageDataReader()
+    reader.SetFileName("/nowhere.vti")
+    reader.Update()
+    assert any("VTK ErrorEvent" in text for text in host.problems.take())
+
+
+BROKEN = {
+    "unknown widget class": ('<widget class="ctkFancyThing" name="x"/>', "unknown widget class 'ctkFancyThing'"),
+    "unknown property": (
+        '<widget class="QLabel" name="x"><property name="txt"><string>a</string></property></widget>',
+        "has no property 'txt'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_ui_files_are_refused(tmp_path: Path, case: str) -> None:
+    widget, words = BROKEN[case]
+    path = tmp_path / "broken.ui"
+    path.write_text(
+        '<ui version="4.0"><class>W</class><widget class="QWidget" name="W"><layout class="QVBoxLayout" name="l">'
+        f"<item>{widget}</item></layout></widget></ui>"
+    )
+    with pytest.raises(ValueError, match=words):
+        slicer.util.loadUI(str(path))
+
+
+def test_node_combo_box_follows_the_scene() -> None:
+    combo = slicer.qMRMLNodeComboBox()
+    combo.nodeTypes = ["vtkMRMLScalarVolumeNode"]
+    combo.setMRMLScene(slicer.mrmlScene)
+    seen = []
+    combo.connect("currentNodeChanged(vtkMRMLNode*)", seen.append)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "a")
+    assert combo.nodeCount() == 1
+    combo.setCurrentNode(node)
+    slicer.mrmlScene.RemoveNode(node)
+    assert combo.currentNode() is None
+    assert seen == [node, None]
+    with pytest.raises(ValueError, match="no node class"):
+        combo.nodeTypes = ["vtkMRMLScalarVolume"]
+
+
+def test_collapsible_button_hides_its_content() -> None:
+    button = ctk.ctkCollapsibleButton()
+    layout = qt.QVBoxLayout(button)
+    label = qt.QLabel("content")
+    layout.addWidget(label)
+    button.show()
+    assert label.visible
+    button.collapsed = True
+    assert not label.visible
+    button.collapsed = False
+    assert label.visible
+    button.hide()
+
+
+def test_parameter_node_wrapper_checks_types_and_rules() -> None:
+    @parameterNodeWrapper
+    class Parameters:
+        number: Annotated[int, WithinRange(0, 5)] = 3
+        word: Annotated[str, Choice(["a", "b"])] = "a"
+        volume: slicer.vtkMRMLScalarVolumeNode
+
+    node = Parameters(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode"))
+    assert (node.number, node.word, node.volume) == (3, "a", None)
+    node.number = 5
+    assert node.number == 5
+    with pytest.raises(ValueError, match="not within"):
+        node.number = 6
+    with pytest.raises(ValueError, match="not one of"):
+        node.word = "c"
+    with pytest.raises(TypeError, match="holds int"):
+        node.number = "5"
+    with pytest.raises(TypeError, match="vtkMRMLScalarVolumeNode"):
+        node.volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode")
