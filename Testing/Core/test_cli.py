@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ctgencore
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
@@ -260,6 +261,10 @@ def test_quiet_keeps_results_and_errors(small_ct: Path, tmp_path: Path) -> None:
     done = reconstruct(small_ct, tmp_path / "out.nrrd", "-q")
     assert (done.stdout, done.stderr) == (f"{tmp_path / 'out.nrrd'}\n", "")
     assert "Output exists" in reconstruct(small_ct, tmp_path / "out.nrrd", "-q").stderr
+
+
+def test_version() -> None:
+    assert cli("--version").stdout == f"ctgencore {ctgencore.__version__}\n"
 
 
 def test_info_lists_every_codec(cache: Path) -> None:

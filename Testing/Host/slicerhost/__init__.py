@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import stat
 import sys
 import time
@@ -50,7 +51,10 @@ class Host:
         self.app.start_scene()
         self._add_python_slicer()
         source = os.environ.get(UPSTREAM)
-        slicer.__path__.append(str(Path(source) / "Base/Python/slicer" if source else _HERE / "slicer"))
+        folder = Path(source) / "Base/Python/slicer" if source else _HERE / "slicer"
+        if source:
+            _name_other_widgets(folder, {"ctk": ctk, "slicer": slicer})
+        slicer.__path__.append(str(folder))
 
     def _add_python_slicer(self) -> None:
         """Slicer has its interpreter, PythonSlicer, on PATH: here a launcher of this one."""
@@ -135,6 +139,18 @@ class Host:
 
         self.process_events()
         save(widget.parent, self.app.layoutManager(), path)
+
+
+def _name_other_widgets(folder: Path, modules: dict[str, Any]) -> None:
+    """Slicer's own Python files name widgets that we do not imitate: they may be compared with, never made."""
+
+    def refuse(self: Any, *_: Any) -> None:
+        raise NotImplementedError(f"the test host has no {type(self).__name__}")
+
+    for path in folder.rglob("*.py"):
+        for module, name in re.findall(r"\b(ctk|slicer)\.((?:ctk|qMRML|qSlicer)\w+)", path.read_text(encoding="utf-8")):
+            if not hasattr(modules[module], name):
+                setattr(modules[module], name, type(name, (), {"__init__": refuse}))
 
 
 def _slicer_without_leaks() -> Any:

@@ -33,10 +33,10 @@ class qMRMLWidget(QtWidgets.QWidget):  # noqa: N801
 class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
     """Selector of nodes of some classes."""
 
-    nodeChanged = Signal(object)
+    currentNodeChanged = Signal(object)
     nodeAddedByUser = Signal(object)
     SIGNAL_ALIASES = {
-        "currentNodeChanged(vtkMRMLNode*)": "nodeChanged",
+        "currentNodeChanged(vtkMRMLNode*)": "currentNodeChanged",
         "nodeAddedByUser(vtkMRMLNode*)": "nodeAddedByUser",
     }
 
@@ -111,7 +111,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
         self._busy = False
         self._current = before if index >= 0 else ""
         if self._current != before:
-            self.nodeChanged.emit(self.currentNode())
+            self.currentNodeChanged.emit(self.currentNode())
 
     def _chosen(self, index: int) -> None:
         if not self._busy:
@@ -126,7 +126,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
         self._busy = False
         if node_id != self._current:
             self._current = node_id or ""
-            self.nodeChanged.emit(self.currentNode())
+            self.currentNodeChanged.emit(self.currentNode())
 
     def setCurrentNode(self, node: Any) -> None:
         """Select a node or None."""
