@@ -103,6 +103,7 @@ def write_safetensors(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file(separate, temporary, metadata=dict(metadata or {}))
+        temporary.chmod(0o644)  # safetensors leaves it to its owner alone; a lab shares its weights folder
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

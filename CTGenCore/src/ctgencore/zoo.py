@@ -77,7 +77,18 @@ class NetworkRow:
     tiny: dict[str, Any] = field(default_factory=dict)
 
 
-LEANVAE_EMBEDDED = {"channels": 1, "l_dim": 32, "h_dim": 96}
+# The statistics are printed by training/export.py: the latents of the procedural chest, seed 0.
+# fmt: off
+LEANVAE_EMBEDDED = {
+    "channels": 1,
+    "l_dim": 32,
+    "h_dim": 96,
+    "latents_mean": (-1.8822, -0.0131, -0.0011, -0.0041, -0.0444, 0.0081, 0.0044, 0.0003,
+                     -0.0034, 0.0262, 0.0061, 0.0145, 0.0053, -0.0022, 0.0047, -0.0644),
+    "latents_std": (1.833, 0.5941, 0.5486, 0.2798, 0.3541, 0.3393, 0.2271, 0.244,
+                    0.4122, 0.3799, 0.2689, 0.2441, 0.2522, 0.2757, 0.3286, 0.2187),
+}
+# fmt: on
 LEANVAE_TINY = {
     "l_dim": 8,
     "h_dim": 16,
