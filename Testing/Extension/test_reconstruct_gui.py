@@ -488,6 +488,15 @@ def test_module_self_test(host: Any, ready: Any) -> None:
     CTGenReconstruct.CTGenReconstructTest().runTest()
 
 
+def test_example_of_the_documentation(host: Any, ready: Any, chest: np.ndarray, capsys: Any) -> None:
+    add_volume(chest, np.eye(4), "CTChest")
+    text = (MODULE.parents[2] / "CTGenCore" / "docs" / "slicer.md").read_text(encoding="utf-8")
+    example = text.split("```python\n")[1].split("```")[0]
+    exec(compile(example, "slicer.md", "exec"), {"slicer": slicer})
+    host.wait(lambda: len(volumes()) == 2, 120)
+    assert capsys.readouterr().out.startswith("done")
+
+
 # Real CT
 
 

@@ -96,6 +96,8 @@ LEANVAE_TINY = {
     "fusion_num_layer": 1,
     "ista_layer_num": 1,
     "latent_dim": 4,
+    "latents_mean": (0.1,) * 4,
+    "latents_std": (2.0,) * 4,
 }
 WAN_TINY = {"base_dim": 8, "decoder_base_dim": 8, "z_dim": 4, "latents_mean": (0.1,) * 4, "latents_std": (2.0,) * 4}
 
