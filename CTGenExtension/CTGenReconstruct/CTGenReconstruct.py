@@ -10,7 +10,6 @@ import time
 from typing import Annotated
 
 import numpy as np
-import qt
 import slicer
 import vtk
 from slicer import vtkMRMLScalarVolumeNode
@@ -30,11 +29,11 @@ try:
 except ModuleNotFoundError:  # run from the source tree, where the library lies beside the module's folder
     sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from CTGenLib import geometry, install, job, result, settings
+from CTGenLib import geometry, job, result
 from CTGenLib.engine import EngineCheck
+from CTGenLib.sections import EngineSection, RunSection, duration
 
 WINDOWS = ("wide", "soft", "lung", "custom")
-SILENCE_S = 30.0  # a first load of a large codec is silent for some seconds; half a minute is worth a word
 
 
 class CTGenReconstruct(ScriptedLoadableModule):
@@ -100,13 +99,16 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = None
-        self.engine = None
-        self._check = None
-        self._engineProblems = []
+        self.runSection = None
+        self.engineSection = None
         self._parameterNode = None
         self._parameterNodeGuiTag = None
         self._filling = False
-        self._stage = ""
+
+    @property
+    def engine(self):
+        """The engine that answered, or None."""
+        return self.engineSection.engine
 
     # Life cycle
 
@@ -130,15 +132,10 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.windowBox.connect("currentIndexChanged(int)", self._onChoice)
         self.ui.deviceBox.connect("currentIndexChanged(int)", self._onChoice)
         self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
-        self.ui.checkEngineButton.connect("clicked(bool)", self.onCheckEngineButton)
-        self.ui.installButton.connect("clicked(bool)", self.onInstallButton)
-        self.ui.copyLogButton.connect("clicked(bool)", self.onCopyLogButton)
-        self.ui.openFolderButton.connect("clicked(bool)", self.onOpenFolderButton)
-        self.ui.pythonPathEdit.currentPath = settings.pythonPath()
-        self.ui.progressBar.setVisible(False)
-        self._clock = qt.QTimer()
-        self._clock.setInterval(1000)
-        self._clock.connect("timeout()", self._onClock)
+        self.runSection = RunSection(self.ui, self.logic)
+        self.engineSection = EngineSection(
+            self.ui, self.resourcePath("requirements.txt"), self.runSection, self.updateGui
+        )
 
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
@@ -146,15 +143,16 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def cleanup(self):
         """The module is unloaded, or Slicer ends: nothing may go on running."""
-        self._stopAll()
+        self.engineSection.stop()
+        self.runSection.stop()
+        self.logic.stopNow()
         self.setParameterNode(None)
         self.removeObservers()
 
     def enter(self):
         """The user comes to the module."""
         self.initializeParameterNode()
-        if self.engine is None and self._check is None:
-            self.onCheckEngineButton()
+        self.engineSection.checkOnce()
 
     def exit(self):
         """The user goes to another module; a job goes on."""
@@ -171,13 +169,6 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Start anew in the empty scene."""
         if self.parent.isEntered:
             self.initializeParameterNode()
-
-    def _stopAll(self):
-        if self._check is not None:
-            self._check.stop()
-            self._check = None
-        self._clock.stop()
-        self.logic.stopNow()
 
     # Parameters
 
@@ -228,7 +219,7 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.codecInfoLabel.text = self._codecInfo(node.codec)
         row = self.engine.codec(node.codec) if self.engine else None
         self.ui.triplanarBox.enabled = bool(node.triplanar or row is None or row["is_2d"])
-        self._showEngine()
+        self.engineSection.show(self.logic.running)
         self._showButtons()
 
     @staticmethod
@@ -263,30 +254,9 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             items.append((text.format(id=row["id"], name=row["name"], free=row["memory_free_gib"]), row["id"]))
         return items
 
-    def _showEngine(self):
-        ready = self.engine is not None and self.engine.torch is not None
-        if self._check is not None:
-            text = _("Looking for the engine...")
-        elif ready:
-            text = _("Ready: ctgencore {version}, PyTorch {torch}, {python}").format(
-                version=self.engine.version, torch=self.engine.torch, python=self.engine.interpreter.describe()
-            )
-        elif self.engine is not None:
-            text = _("PyTorch is missing in {python}. Click Install, or choose another Python.").format(
-                python=self.engine.interpreter.describe()
-            )
-        else:
-            text = "\n".join(
-                [_("No engine found. Click Install, or choose a Python that has ctgencore."), *self._engineProblems]
-            )
-        self.ui.engineLabel.text = text
-        self.ui.engineLabel.styleSheet = "" if self._check is not None else f"color: {'green' if ready else '#b00000'}"
-        self.ui.checkEngineButton.enabled = self._check is None
-        self.ui.installButton.enabled = self._check is None and not ready and not self.logic.running
-
     def _showButtons(self):
         running = self.logic.running
-        for widget in (self.ui.inputsButton, self.ui.methodButton, self.ui.outputsButton, self.ui.pythonPathEdit):
+        for widget in (self.ui.inputsButton, self.ui.methodButton, self.ui.outputsButton):
             widget.enabled = not running
         if running:
             cancelling = self.logic.job.cancelling
@@ -296,48 +266,13 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 _("Stop the engine without waiting for it") if cancelling else _("Stop; no volume will be added")
             )
             return
-        problem = _("Waiting for the engine.") if self._check is not None else ""
+        problem = _("Waiting for the engine.") if self.engineSection.checking else ""
         problem = problem or self.logic.problem(self._parameterNode, self.engine)
         self.ui.applyButton.text = _("Apply")
         self.ui.applyButton.enabled = not problem
         self.ui.applyButton.toolTip = problem or _("Reconstruct the volume")
         self.ui.hintLabel.text = problem
         self.ui.hintLabel.setVisible(bool(problem))
-
-    # Engine
-
-    def onCheckEngineButton(self):
-        """Look for the engine; the answer comes later."""
-        settings.setPythonPath(self.ui.pythonPathEdit.currentPath)
-        self.engine = None
-        self._check = EngineCheck(self._onEngine)
-        self.updateGui()
-
-    def _onEngine(self, engine, problems):
-        self._check, self.engine, self._engineProblems = None, engine, problems
-        for problem in problems if engine is None else []:
-            self._addLog(problem)
-        if engine is None or engine.torch is None:
-            self.ui.engineButton.collapsed = False
-        self.updateGui()
-
-    def onInstallButton(self):
-        """Install what the bundled engine needs, after asking."""
-        if settings.pythonPath():
-            self._showResult(
-                _(
-                    "Install works on Slicer's own Python. For the chosen one, run: {python} -m pip install ctgencore"
-                ).format(python=settings.pythonPath())
-            )
-            return
-        try:
-            installed = install.installRequirements(self.resourcePath("requirements.txt"))
-        except install.InstallError as error:
-            self._addLog(str(error))
-            self._showResult(str(error), failed=True)
-            return
-        if installed:
-            self.onCheckEngineButton()
 
     # Running
 
@@ -349,54 +284,13 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         self.ui.logText.clear()
         try:
-            self.logic.start(self._parameterNode, self.engine, self._onEvent, self._addLog, self._onEnd)
+            self.logic.start(self._parameterNode, self.engine, self.runSection.hear, self.runSection.log, self._onEnd)
         except (ValueError, OSError) as error:
-            self._addLog(str(error))
-            self._showResult(str(error), failed=True)
+            self.runSection.log(str(error))
+            self.runSection.say(str(error), failed=True)
             return
-        self._began = self._heard = time.monotonic()
-        self._clock.start()
-        self.ui.progressBar.setRange(0, 0)
-        self.ui.progressBar.format = ""
-        self.ui.progressBar.setVisible(True)
-        self.ui.openFolderButton.enabled = False
-        self._showResult(_("Starting the engine..."))
-        self._showButtons()
-
-    def _onEvent(self, event):
-        self._heard = time.monotonic()
-        kind = event["event"]
-        if kind == "stage":
-            self.ui.progressBar.setRange(0, 0)
-            self._stage = str(event.get("stage", ""))
-            self._onClock()
-        elif kind == "progress":
-            self.ui.progressBar.setRange(0, int(event["total"]))
-            self.ui.progressBar.setValue(int(event["done"]))
-            self.ui.progressBar.format = _("{stage}: {done} of {total} {unit}, {rate:.1f}/s, {left} left").format(
-                stage=event["stage"],
-                done=event["done"],
-                total=event["total"],
-                unit=event["unit"],
-                rate=event["rate"],
-                left=duration(event["eta_s"]),
-            )
-
-    def _onClock(self):
-        """Once a second while a job runs."""
-        if not self.logic.running:
-            return
-        now = time.monotonic()
-        words = [_("Running for {time}.").format(time=duration(now - self._began))]
-        if self.logic.job.cancelling:
-            words = [_("Cancelling...")]
-        elif now - self._heard > SILENCE_S:
-            words.append(
-                _("No news from the engine for {time}; wait or cancel.").format(time=duration(now - self._heard))
-            )
-        elif self.ui.progressBar.maximum == 0 and self._stage:
-            words.append(_("Stage: {stage}.").format(stage=self._stage))
-        self._showResult(" ".join(words))
+        self.runSection.begin()
+        self.updateGui()
 
     def _onEnd(self, outcome, nodes):
         if outcome.kind == "done":
@@ -411,45 +305,14 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         else:
             message = outcome.message
         if outcome.kind != "failed":  # the job has logged its own failure
-            self._addLog(message)
+            self.runSection.log(message)
         self._showIdle(message, failed=outcome.kind == "failed")
 
     def _showIdle(self, message, failed=False):
-        self._clock.stop()
-        self._stage = ""
-        self.ui.progressBar.setVisible(False)
-        self.ui.openFolderButton.enabled = bool(failed and self.logic.failedFolder)
-        if failed:
-            self.ui.logButton.collapsed = False
-        self._showResult(message, failed)
+        self.runSection.end(message, failed)
         if self._parameterNode is not None:
-            self._showEngine()
+            self.engineSection.show(running=False)
             self._showButtons()
-
-    def _showResult(self, message, failed=False):
-        self.ui.statusLabel.text = message
-        self.ui.statusLabel.styleSheet = "color: #b00000" if failed else ""
-
-    # Log
-
-    def _addLog(self, text):
-        self.ui.logText.appendPlainText(text)
-
-    def onCopyLogButton(self):
-        """Copy the log."""
-        slicer.app.clipboard().setText(self.ui.logText.plainText)
-
-    def onOpenFolderButton(self):
-        """Show the folder of the job that failed."""
-        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(self.logic.failedFolder))
-
-
-def duration(seconds):
-    """Seconds for people."""
-    seconds = round(seconds)
-    if seconds < 90:
-        return _("{seconds} s").format(seconds=seconds)
-    return _("{minutes} min {seconds} s").format(minutes=seconds // 60, seconds=seconds % 60)
 
 
 class CTGenReconstructLogic(ScriptedLoadableModuleLogic):

@@ -57,8 +57,8 @@ def panel(host: slicerhost.Host) -> Iterator[Any]:
 @pytest.fixture
 def ready(host: slicerhost.Host, panel: Any) -> Any:
     """The panel with the real engine found."""
-    host.wait(lambda: panel._check is None, 120)
-    assert panel.engine is not None, panel._engineProblems
+    host.wait(lambda: not panel.engineSection.checking, 120)
+    assert panel.engine is not None, panel.engineSection.problems
     return panel
 
 

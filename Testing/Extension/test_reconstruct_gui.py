@@ -83,7 +83,7 @@ def test_setup_starts_nothing_and_asks_for_a_volume(host: Any, panel: Any, pictu
     assert not panel.ui.applyButton.enabled
     assert "Waiting" in panel.ui.hintLabel.text
     picture(panel, "01-looking-for-engine")
-    host.wait(lambda: panel._check is None, 120)
+    host.wait(lambda: not panel.engineSection.checking, 120)
     assert "Choose a CT" in panel.ui.hintLabel.text
     assert panel.engine.torch
     assert panel.ui.engineLabel.text.startswith("Ready")
@@ -298,7 +298,7 @@ def test_engine_crash(host: Any, ready: Any, big: Any, picture: Picture) -> None
 def use_python(host: Any, panel: Any, path: str) -> None:
     panel.ui.pythonPathEdit.currentPath = path
     panel.ui.checkEngineButton.click()
-    host.wait(lambda: panel._check is None, 120)
+    host.wait(lambda: not panel.engineSection.checking, 120)
 
 
 WRITE_RESULT = """
@@ -384,7 +384,7 @@ def test_bundled_engine_is_used_when_python_has_none(
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     use_python(host, ready, str(program))
-    assert ready.engine is not None, ready._engineProblems
+    assert ready.engine is not None, ready.engineSection.problems
     assert ready.engine.interpreter.source.endswith(os.path.join("CTGenCore", "src"))
     assert "bundled" in ready.ui.engineLabel.text
     start(host, ready, volume, "identity")
@@ -400,7 +400,7 @@ def test_install_without_the_pytorch_extension_says_what_to_do(
     empty.chmod(empty.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     ready.ui.checkEngineButton.click()
-    host.wait(lambda: ready._check is None, 60)
+    host.wait(lambda: not ready.engineSection.checking, 60)
     assert "No module named ctgencore" in ready.ui.engineLabel.text
     ready.ui.installButton.click()
     assert "Extensions Manager" in ready.ui.statusLabel.text
@@ -449,7 +449,7 @@ def test_deleting_the_input_while_it_runs(host: Any, ready: Any, volume: Any) ->
 
 def test_closing_slicer_ends_the_engine(host: Any, big: Any) -> None:
     panel = host.open_module(MODULE)
-    host.wait(lambda: panel._check is None, 120)
+    host.wait(lambda: not panel.engineSection.checking, 120)
     start(host, panel, big, "dct16")
     pid = panel.logic.job.pid
     host.close_module(panel)

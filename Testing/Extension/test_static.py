@@ -86,7 +86,8 @@ def test_ui_file(path: Path) -> None:
         if connection.findtext("signal") == "mrmlSceneChanged(vtkMRMLScene*)"
     }
     assert connected == {key for key, element in widgets.items() if element.get("class").startswith("qMRMLNode")}
-    for used in set(re.findall(r"self\.ui\.(\w+)", source)):
+    shared = (EXTENSION / "CTGenLib" / "sections.py").read_text(encoding="utf-8")
+    for used in set(re.findall(r"\bui\.(\w+)", source + shared)):
         assert used in widgets, f"the module uses '{used}', which the .ui file lacks"
 
 
