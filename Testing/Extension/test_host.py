@@ -149,7 +149,7 @@ def test_parameter_node_wrapper_checks_types_and_rules() -> None:
         node.number = 6
     with pytest.raises(ValueError, match="one of"):
         node.word = "c"
-    with pytest.raises(TypeError, match="holds int"):
+    with pytest.raises(TypeError, match="int"):
         node.number = "5"
     with pytest.raises(TypeError, match="vtkMRMLScalarVolumeNode"):
         node.volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode")
