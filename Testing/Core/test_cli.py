@@ -231,6 +231,7 @@ def test_interrupt_exits_130_and_leaves_nothing(slow_ct: Path, tmp_path: Path, s
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background starts deaf to it
     )
     assert process.stdout is not None
     while json.loads(process.stdout.readline())["event"] != "progress":
