@@ -83,6 +83,12 @@ def volume(host: slicerhost.Host, chest: np.ndarray) -> Any:
 
 
 @pytest.fixture
+def big(chest: np.ndarray) -> Any:
+    """A volume that takes the engine many seconds with dct16."""
+    return add_volume(np.tile(chest, (40, 4, 4)), np.diag([-1.4, -1.4, 1.0, 1.0]), "Big CT")
+
+
+@pytest.fixture
 def fake_engine(tmp_path: Path) -> Callable[[str], str]:
     """``fake_engine(code)``: a Python that is the real engine for ``env`` and ``info``, and runs code for ``run``.
 
