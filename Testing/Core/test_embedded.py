@@ -54,6 +54,13 @@ def test_latents_are_scaled(embedded: Codec) -> None:
     assert std.max() < 1.6
 
 
+def test_the_statistics_are_those_of_the_weights(embedded: Codec) -> None:
+    """As training/export.py printed them: a file from another run would not fit."""
+    std, mean = torch.std_mean(embedded.encode(phantom.chest(seed=0)[0].voxels, WIDE), dim=(0, 2, 3, 4))
+    assert mean.abs().max() < 0.01
+    assert (std - 1).abs().max() < 0.01
+
+
 def test_a_chest_survives(embedded: Codec) -> None:
     gain, metrics = gain_over_dct16(phantom.chest((33, 160, 192), seed=7)[0], embedded)
     assert gain > PHANTOM_GAIN_DB

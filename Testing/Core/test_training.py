@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ctgencore.checkpoint import load_published, read_tensors
 from ctgencore.networks.leanvae import LeanVAE
 from ctgencore.training.clips import Clips, load_photos, scene
 from ctgencore.training.codec_init import start_from_principal_components
+from ctgencore.training.export import export_codec
 from ctgencore.training.loop import train_codec
 from ctgencore.training.recipes import RECIPES
 
@@ -54,3 +56,14 @@ def test_train_stop_resume_and_load(tmp_path: Path) -> None:
     assert net.spec.l_dim == recipe.network["l_dim"]
     x = torch.rand(1, 1, 5, 16, 16) - 0.5
     assert torch.isfinite(net(x)).all()
+
+
+def test_export_writes_what_the_codec_loads(tmp_path: Path) -> None:
+    network = LeanVAE(**RECIPES["tiny"].network).eval()
+    network.save_pretrained(tmp_path / "final")
+    statistics = export_codec(tmp_path / "final", tmp_path / "codec.safetensors")
+    assert {name: len(values) for name, values in statistics.items()} == {"latents_mean": 16, "latents_std": 16}
+    assert min(statistics["latents_std"]) > 0
+    tensors = read_tensors(tmp_path / "codec.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    load_published(network, tensors)

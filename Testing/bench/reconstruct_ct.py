@@ -19,7 +19,7 @@ import numpy as np
 from ctgencore.codecs.base import Codec
 from ctgencore.intensity import Window
 from ctgencore.metrics.voxel import reconstruction_metrics
-from ctgencore.tasks.reconstruct import ReconstructOptions, fit_affine, reconstruct
+from ctgencore.tasks.reconstruct import ReconstructOptions, apply_affine, fit_affine, reconstruct
 from ctgencore.volume import Volume
 
 VARIANTS = {
@@ -34,8 +34,9 @@ COLUMNS = ("psnr", "mse_255", "ssim", "mae_hu", "bias_hu", "dice_lung", "dice_bo
 
 def calibrated(output: Volume, reference: Volume) -> Volume:
     """What ``--calibrate`` does to a finished pass."""
-    gain, offset = fit_affine(output.voxels, reference.voxels, Window.parse("wide"))
-    return output.with_voxels(np.rint(np.clip(output.voxels * gain + offset, -1000, 1000)))
+    window = Window.parse("wide")
+    gain, offset = fit_affine(output.voxels, reference.voxels, window)
+    return output.with_voxels(np.rint(apply_affine(output.voxels, gain, offset, window)))
 
 
 def measure(case: str, volume: Volume, name: str, codec: Codec, options: ReconstructOptions) -> list[dict]:

@@ -24,7 +24,6 @@ class ScriptedModule(QtCore.QObject):
 
     def __init__(self, path: str) -> None:
         super().__init__()
-        self._values: dict[str, Any] = {}
         self._widget: Any = None
         self.path = path
         self.name = os.path.basename(path).removesuffix(".py")

@@ -116,7 +116,7 @@ def reconstruct(
     if options.calibrate:
         gain, offset = fit_affine(hu, volume.voxels, window)
         results = {"gain": gain, "offset_hu": offset}
-        np.clip(hu * np.float32(gain) + np.float32(offset), window.lo, window.hi, out=hu)
+        hu = apply_affine(hu, gain, offset, window)
     hu = np.trunc(hu) if options.faithful else np.rint(hu)
 
     record = RunRecord(
@@ -213,6 +213,11 @@ def fit_affine(output_hu: np.ndarray, input_hu: np.ndarray, window: Window) -> t
     spread = n * sxx - sx * sx
     gain = (n * sxy - sx * sy) / spread if spread > 0 else 1.0
     return float(gain), float((sy - gain * sx) / n)
+
+
+def apply_affine(hu: np.ndarray, gain: float, offset: float, window: Window) -> np.ndarray:
+    """``gain * hu + offset``, clipped to the window; float32."""
+    return np.clip(hu * np.float32(gain) + np.float32(offset), window.lo, window.hi)
 
 
 @contextmanager
