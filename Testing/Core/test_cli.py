@@ -250,7 +250,7 @@ def test_unexpected_errors_show_their_trace_only_with_v(
     def fault(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a fault of ours")
 
-    monkeypatch.setattr(jobs, "check_output", fault)
+    monkeypatch.setattr("ctgencore.jobs.runner.check_output", fault)
     plain = reconstruct(small_ct, tmp_path / "out.nrrd")
     assert plain.exit_code == 1
     assert "please report it: ZeroDivisionError: a fault of ours" in plain.stderr

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from ctgencore import io
 from ctgencore.errors import InputError
-from ctgencore.jobs import PROGRESS_PERIOD_S, Codecs, Job, _Progress, parse_options
+from ctgencore.jobs import PROGRESS_PERIOD_S, Models, Job, ProgressEvents, parse_options
 from ctgencore.tasks.reconstruct import ProgressEvent, ReconstructOptions, reconstruct
 from ctgencore.volume import Volume
 from processes import Command, environment
@@ -273,7 +273,7 @@ def test_stray_prints_go_to_stderr() -> None:
 
 def test_progress_is_throttled_but_ends_at_the_end() -> None:
     events: list[Event] = []
-    progress = _Progress("J", events.append)
+    progress = ProgressEvents("J", events.append)
     began = time.perf_counter()
     for done in range(1, 20001):
         progress(ProgressEvent("reconstruct", done, 20000))
@@ -286,14 +286,14 @@ def test_progress_is_throttled_but_ends_at_the_end() -> None:
 
 
 def test_codecs_stay_loaded_and_few() -> None:
-    codecs = Codecs()
+    models = Models()
     identity, dct = ReconstructOptions(codec="identity", device="cpu"), ReconstructOptions(codec="dct16", device="cpu")
-    first = codecs.get(identity)
-    assert codecs.get(identity) is first
-    kept = codecs.get(dct)
-    codecs.get(ReconstructOptions(codec="identity", device="cpu", faithful=True))  # another build: the oldest goes
-    assert codecs.get(dct) is kept
-    assert codecs.get(identity) is not first
+    first = models.codec(identity)
+    assert models.codec(identity) is first
+    kept = models.codec(dct)
+    models.codec(ReconstructOptions(codec="identity", device="cpu", faithful=True))  # another build: the oldest goes
+    assert models.codec(dct) is kept
+    assert models.codec(identity) is not first
 
 
 def test_options_from_json_equal_the_dataclass() -> None:

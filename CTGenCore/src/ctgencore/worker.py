@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from . import __version__, jobs
 from .errors import Cancelled, InputError
-from .jobs import PROTOCOL, Codecs, Job
+from .jobs import PROTOCOL, Models, Job
 
 OPERATIONS = ("run", "cancel", "info", "env", "shutdown")
 CANCEL_FILE = "cancel"
@@ -48,7 +48,7 @@ class Worker:
 
     def __init__(self, emit: jobs.Emit, env: Callable[[], dict[str, Any]], info: Callable[[], dict[str, Any]]) -> None:
         self.emit, self.env, self.info = emit, env, info
-        self.codecs = Codecs()
+        self.models = Models()
         self._waiting: queue.Queue[Callable[[], object] | None] = queue.Queue()
         self._open: dict[str, threading.Event] = {}  # jobs that run or wait; their event is set to cancel them
         self._lock = threading.Lock()
@@ -127,7 +127,7 @@ class Worker:
                     del self._open[job.id]
             self.emit(event)
 
-        code = jobs.run_reporting(job, emit, cancel=cancelled.is_set, codecs=self.codecs, traces=sys.stderr.write)
+        code = jobs.run_reporting(job, emit, cancel=cancelled.is_set, models=self.models, traces=sys.stderr.write)
         if code == Cancelled.exit_code and not cancelled.is_set():
             raise KeyboardInterrupt  # a signal, not a request: it means the worker, not the job alone
 

@@ -57,7 +57,7 @@ def _reconstruct(paths: list[Path], output: Path, codec: str, device: str, *, qu
     from .. import io, jobs
     from ..report import Case
 
-    codecs = jobs.Codecs()
+    models = jobs.Models()
     options = {"codec": codec, "device": device}
     cases = []
     taken: set[Path] = set()
@@ -68,7 +68,8 @@ def _reconstruct(paths: list[Path], output: Path, codec: str, device: str, *, qu
                 target = target.with_name(f"{number}_{target.name}")
             taken.add(io.sidecar_path(target))
             job = jobs.Job(id=path.name, input=path, output=target, options=options)
-            before, after = jobs.run(job, display, codecs=codecs)
+            before, after = jobs.run(job, display, models=models)
+            assert before is not None
             cases.append(Case.of(path, before, after))
     return cases
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import CasesFailed, InputError
-from ..jobs import Codecs, Emit, Job, check_output, error_event, exit_code, parse_options
+from ..jobs import Models, Emit, Job, check_output, error_event, exit_code, parse_options
 from ..jobs import run as run_job
 from .common import AsJson, Device, Offline, Quiet, Seed, Verbose, forbid_network, print_event, reporting, talk
 from .progress import Display
@@ -78,7 +78,7 @@ def reconstruct(
         for job in jobs:
             if several:
                 job.output.parent.mkdir(parents=True, exist_ok=True)
-            check_output(job.output, job.input)
+            check_output(job.output, *job.sources)
         with Display(quiet=quiet or as_json, total=len(jobs)) as display:
             emit: Emit = print_event if as_json else display
             _run_all(jobs, emit, report, several=several, verbose=verbose)
@@ -160,14 +160,16 @@ def _undone(planned: list[Job], report: Path | None, *, skip_existing: bool, ove
 
 
 def _run_all(jobs: list[Job], emit: Emit, report: Path | None, *, several: bool, verbose: bool) -> None:
-    codecs = Codecs()
+    models = Models()
     failed = []
     for job in jobs:
         try:
-            source, result = run_job(job, emit, codecs=codecs)
+            source, result = run_job(job, emit, models=models)
             if report is not None:
                 from ..report import Case, write_page
 
+                assert job.input is not None
+                assert source is not None
                 write_page(report, [Case.of(job.input, source, result)])
         except (Exception, KeyboardInterrupt) as error:
             if verbose:

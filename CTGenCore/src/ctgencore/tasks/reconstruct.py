@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import platform
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-import torch
 
-from .. import __version__
+from .. import __version__, hub
 from ..codecs.base import Cancel, Codec, Progress
 from ..errors import InputError
 from ..intensity import Window
 from ..provenance import RunRecord, fingerprint
 from ..runtime import parse_memory
 from ..volume import Volume
+from .common import ProgressEvent, Report, cpu_threads, versions
 
 FAITHFUL_WINDOW = 65  # slices: T = 4n + 1 of the causal video VAEs (Foundation VAE, released code)
 AXES = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
-
-Report = Callable[["ProgressEvent"], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,15 +50,15 @@ class ReconstructOptions:
     sample: bool = False
     seed: int = 0
 
+    def check(self) -> None:
+        """Refuse what cannot run.
 
-@dataclass(frozen=True, slots=True)
-class ProgressEvent:
-    """``done`` of ``total`` units of a stage."""
-
-    stage: str
-    done: int
-    total: int
-    unit: str = "slices"
+        Raises:
+            InputError: unknown codec or window.
+            WeightsError: the codec's weights are not here.
+        """
+        Window.parse(self.window)
+        hub.locate(self.codec)
 
 
 def load_codec(options: ReconstructOptions) -> Codec:
@@ -110,7 +105,7 @@ def reconstruct(
     loaded = time.perf_counter()
 
     codec.sample_seed = options.seed if options.sample else None
-    with _threads(options.threads):
+    with cpu_threads(options.threads):
         hu = _passes(volume.voxels, codec, window, memory, options, progress, cancel)
     results: dict[str, float] = {}
     if options.calibrate:
@@ -131,7 +126,7 @@ def reconstruct(
         results=results,
         notes=notes,
         synthetic=volume.is_synthetic,
-        versions={"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        versions=versions(),
         ctgencore_version=__version__,
     )
     return volume.with_voxels(hu, record=record)
@@ -218,13 +213,3 @@ def fit_affine(output_hu: np.ndarray, input_hu: np.ndarray, window: Window) -> t
 def apply_affine(hu: np.ndarray, gain: float, offset: float, window: Window) -> np.ndarray:
     """``gain * hu + offset``, clipped to the window; float32."""
     return np.clip(hu * np.float32(gain) + np.float32(offset), window.lo, window.hi)
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
