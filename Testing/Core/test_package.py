@@ -26,15 +26,18 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "CTGenCore" / "src" / "ctgencore"
 LAYERS = {  # first part of a module's path -> layer; a module that is missing here fails the test
     **dict.fromkeys(("errors", "zoo"), 0),
-    **dict.fromkeys(("volume", "geometry", "intensity", "io", "phantom", "provenance"), 1),
+    **dict.fromkeys(("volume", "geometry", "resample", "intensity", "io", "labels", "phantom", "provenance"), 1),
     **dict.fromkeys(("runtime", "tiling", "randomness"), 1),
-    **dict.fromkeys(("codecs", "networks", "hub", "checkpoint"), 2),
-    **dict.fromkeys(("tasks", "training", "metrics"), 3),
+    **dict.fromkeys(("codecs", "networks", "diffusion", "text", "hub", "checkpoint"), 2),
+    **dict.fromkeys(("tasks", "generators", "training", "metrics"), 3),
     **dict.fromkeys(("__init__", "__main__", "cli", "jobs", "worker", "report"), 4),
 }
 MODULES = sorted(SOURCE.rglob("*.py"))
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CTGenCore" / "README.md", *(ROOT / "CTGenCore" / "docs").glob("*.md")])
-COMMANDS = ["info", "download", "reconstruct", "verify", "env", "demo", "train", "run", "worker"]
+COMMANDS = [
+    *("info", "download", "reconstruct", "generate", "edit", "labels", "phantom", "verify", "env", "demo", "train"),
+    *("run", "worker"),
+]
 
 
 def run(*arguments: object, cwd: Path | None = None, **extra: str) -> subprocess.CompletedProcess[str]:
@@ -143,7 +146,7 @@ before = state()
 import ctgencore
 from ctgencore import phantom
 from ctgencore.tasks.reconstruct import ReconstructOptions
-volume = phantom.chest((9, 24, 24))[0]
+volume = phantom.chest((9, 24, 24)).ct
 for codec in sys.argv[1:]:
     ctgencore.reconstruct(volume, codec, ReconstructOptions(device="cpu", threads=1, seed=3))
 from ctgencore import cli, jobs, worker, report
@@ -205,7 +208,7 @@ def test_wheel_commands_run(clean_environment: Path, tmp_path: Path) -> None:
     for name in COMMANDS:
         done = clean(clean_environment, "-m", "ctgencore", name, "--help", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    phantom.chest((9, 24, 24))[0].save(tmp_path / "in.nrrd")
+    phantom.chest((9, 24, 24)).ct.save(tmp_path / "in.nrrd")
     done = clean(clean_environment, "-m", "ctgencore", "reconstruct", "-i", "in.nrrd", "-o", "out.nrrd", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out.json").read_text())["codec"] == "embedded"
@@ -217,7 +220,7 @@ def blocks(path: Path, language: str) -> list[str]:
 
 def example_folder(folder: Path) -> Path:
     """A folder with every input that the documents' examples name."""
-    chest = phantom.chest((9, 24, 24))[0]
+    chest = phantom.chest((9, 24, 24)).ct
     chest.save(folder / "chest.nii.gz")
     (folder / "folder_in").mkdir()
     chest.save(folder / "folder_in" / "a.nii.gz")

@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .codecs.base import Codec
     from .errors import CTGenError
+    from .generators.base import Generator
     from .io import read, read_labels
     from .provenance import RunRecord, verify
+    from .tasks.edit import EditOptions, edit
+    from .tasks.generate import GenerateOptions, generate
     from .tasks.reconstruct import ReconstructOptions, reconstruct
     from .volume import LabelMap, Volume
 
@@ -29,10 +32,15 @@ __version__ = "0.1.0"
 _HOMES = {
     "CTGenError": "errors",
     "Codec": "codecs.base",
+    "EditOptions": "tasks.edit",
+    "GenerateOptions": "tasks.generate",
+    "Generator": "generators.base",
     "LabelMap": "volume",
     "ReconstructOptions": "tasks.reconstruct",
     "RunRecord": "provenance",
     "Volume": "volume",
+    "edit": "tasks.edit",
+    "generate": "tasks.generate",
     "read": "io",
     "read_labels": "io",
     "reconstruct": "tasks.reconstruct",
@@ -42,11 +50,16 @@ _HOMES = {
 __all__ = [
     "CTGenError",
     "Codec",
+    "EditOptions",
+    "GenerateOptions",
+    "Generator",
     "LabelMap",
     "ReconstructOptions",
     "RunRecord",
     "Volume",
     "__version__",
+    "edit",
+    "generate",
     "read",
     "read_labels",
     "reconstruct",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from .errors import WeightsError
@@ -26,9 +29,12 @@ def is_safetensors(path: Path) -> bool:
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file or of a torch checkpoint (its ``state_dict``, when it has one), on the CPU.
 
+    A checkpoint is a pickle, and a pickle is a program. Here it can build tensors, containers and numbers only; in the
+    place of anything else that it names (a trainer's callbacks, its options, ``os.system``) comes an empty placeholder:
+    nothing is imported or called.
+
     Raises:
-        WeightsError: no such file, a damaged file, or a pickle that holds more than tensors and plain values; the
-            message has the command that converts the last.
+        WeightsError: no such file, or a damaged one, or one without named tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -49,19 +55,21 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_torch(path: Path) -> dict[str, Tensor]:
     import torch
 
+    is_zip = zipfile.is_zipfile(path)
+    if is_zip:
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                raise WeightsError(
+                    f"{path.name} is a TorchScript program, not a weights file. Allowed: safetensors and checkpoints."
+                )
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported" not in str(error) and "weights_only" not in str(error).lower():
-            raise WeightsError(f"{path.name} is not a weights file ({error}).") from error
+        content: Any = torch.load(
+            path, map_location="cpu", weights_only=False, mmap=is_zip, pickle_module=_restricted_pickle()
+        )
+    except Exception as error:  # a damaged pickle can fail in any way
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
-            f"{path.name} is a pickle that holds more than tensors, and reading that runs code from the file. "
-            "Allowed: safetensors, or torch files of plain tensors. If you trust its source, convert it once:\n  "
-            + convert_command(path)
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
-        raise WeightsError(
-            f"{path.name} is damaged or not a weights file ({error}). Download or import it again."
+            f"{path.name} is damaged or not a weights file ({reason}). Download or import it again."
         ) from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
@@ -70,18 +78,72 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     )
     if not tensors:
         raise WeightsError(f"{path.name} holds no named tensors. A state dict, or a dict with 'state_dict', is needed.")
-    return tensors
+    return {name: tensor.detach() for name, tensor in tensors.items()}
 
 
-def convert_command(path: Path) -> str:
-    """The shell command that turns a full pickle into safetensors (it runs what the pickle holds)."""
-    target = path.with_suffix(".safetensors").name
-    code = (
-        "import torch; from safetensors.torch import save_file; "
-        f"s = torch.load('{path.name}', map_location='cpu', weights_only=False); s = s.get('state_dict', s); "
-        f"save_file({{k: v.clone().contiguous() for k, v in s.items() if torch.is_tensor(v)}}, '{target}')"
-    )
-    return f'python -c "{code}"'
+class _Placeholder:
+    """Stands for an object of a class that is not allowed: takes whatever the pickle does to it, and does nothing."""
+
+    def __new__(cls, *_: Any, **__: Any) -> _Placeholder:
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def append(self, item: Any) -> None:
+        """Forget it."""
+
+    def extend(self, items: Any) -> None:
+        """Forget them."""
+
+    def add(self, item: Any) -> None:
+        """Forget it."""
+
+
+class _Allowed:
+    """A function that the pickle may call and not otherwise touch (its state could be overwritten otherwise)."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("it changes a function")
+
+
+def _restricted_pickle() -> Any:
+    """A stand-in for the module ``pickle`` whose unpickler imports nothing."""
+    import torch
+
+    utils: Any = torch._utils
+    names = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
+    allowed: dict[tuple[str, str], Any] = {("torch._utils", name): _Allowed(getattr(utils, name)) for name in names}
+    allowed |= {("torch", name): value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
+    allowed[("torch", "Size")] = torch.Size
+    allowed[("collections", "OrderedDict")] = OrderedDict
+    placeholders: dict[tuple[str, str], type] = {}
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            key = (module, name)  # storage types do not come here: torch.load looks them up itself
+            if key not in allowed and key not in placeholders:
+                placeholders[key] = type(name, (_Placeholder,), {})
+            return allowed.get(key) or placeholders[key]
+
+    def load(file: Any, **options: Any) -> Any:
+        return Unpickler(file, **options).load()
+
+    return SimpleNamespace(__name__="pickle", Unpickler=Unpickler, load=load, UnpicklingError=pickle.UnpicklingError)
 
 
 def write_safetensors(
@@ -121,6 +183,15 @@ def load_published(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         WeightsError: names are missing or unexpected, or shapes differ; all three are listed. Nothing is loaded then.
     """
+    net.load_state_dict(check_names(net, tensors))
+
+
+def check_names(net: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the network's own names; it may be on the meta device.
+
+    Raises:
+        WeightsError: as :func:`load_published`.
+    """
     remap = getattr(type(net), "remap_keys", None)
     given = dict(remap(dict(tensors)) if remap is not None else tensors)
     wanted = net.state_dict()
@@ -132,7 +203,7 @@ def load_published(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         if given[name].shape != wanted[name].shape
     ]
     problems = [
-        f"{len(names)} {word}: {_some(names)}"
+        f"{len(names)} {word}: {listed(names)}"
         for word, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
         if names
     ]
@@ -141,9 +212,10 @@ def load_published(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             f"These weights do not fit {type(net).__name__}: {'; '.join(problems)}. "
             "Check that they are of this very network and size."
         )
-    net.load_state_dict(given)
+    return given
 
 
-def _some(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """The first names for a message, and how many more there are."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

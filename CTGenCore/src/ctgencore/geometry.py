@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -189,3 +191,40 @@ class PadPlan:
                 raise InputError(f"Cannot crop {before}+{after} voxels from an axis of {size}.")
             window.append(slice(before, size - after))
         return array[(..., *window)]
+
+
+@dataclass(frozen=True)
+class AxisPlan:
+    """Turns an array so that its axes run nearest to feet-head, front-back, right-left; :meth:`undo` is its inverse.
+
+    Attributes:
+        axes: array axis of the original that becomes Z, Y, X.
+        flips: whether Z, Y, X is then reversed.
+    """
+
+    axes: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+
+    @staticmethod
+    def to_lps(geometry: Geometry) -> AxisPlan:
+        """The plan for arrays of this grid; oblique grids keep their own axes, named after the nearest ones."""
+        matrix = geometry.direction_matrix
+        strength = np.abs(matrix)
+        axes = max(permutations(range(3)), key=lambda order: sum(strength[w, v] for w, v in enumerate(order)))
+        flips = [bool(matrix[world, voxel] < 0) for world, voxel in enumerate(axes)]
+        return AxisPlan((2 - axes[2], 2 - axes[1], 2 - axes[0]), (flips[2], flips[1], flips[0]))
+
+    def apply(self, array_ZYX: np.ndarray) -> np.ndarray:
+        """A view of the array with its axes in that order."""
+        turned = array_ZYX.transpose(self.axes)
+        return np.flip(turned, tuple(axis for axis, flip in enumerate(self.flips) if flip))
+
+    def undo(self, array_ZYX: np.ndarray) -> np.ndarray:
+        """The inverse of :meth:`apply`."""
+        turned = np.flip(array_ZYX, tuple(axis for axis, flip in enumerate(self.flips) if flip))
+        return turned.transpose(np.argsort(self.axes))
+
+    def reorder(self, values_zyx: Sequence[float]) -> tuple[float, float, float]:
+        """Sizes or spacings given per original array axis, in the new order."""
+        z, y, x = (values_zyx[axis] for axis in self.axes)
+        return (z, y, x)

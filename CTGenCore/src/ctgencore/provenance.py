@@ -36,7 +36,7 @@ class RunRecord:
         inputs: one :func:`fingerprint` per input.
         output: :func:`fingerprint` of the written voxels; filled in by ``io.write``.
         timings_s: stage to seconds.
-        results: numbers found on the way (calibration gain and offset, ...).
+        results: what was found on the way (calibration gain and offset, quality gate, ...).
         device: cpu, cuda:0, ...
         versions: python, torch, ...
         notes: warnings and decisions a reader should know.
@@ -54,7 +54,7 @@ class RunRecord:
     inputs: list[dict[str, Any]] = field(default_factory=list)
     output: dict[str, Any] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
-    results: dict[str, float] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     versions: dict[str, str] = field(default_factory=lambda: {"python": sys.version.split()[0]})
     notes: list[str] = field(default_factory=list)

@@ -1,11 +1,11 @@
-"""What there is: codecs and networks as literal tables. Needs no torch; feeds the command line, docs and Slicer."""
+"""What there is: codecs, networks and generators as literal tables. Needs no torch; feeds CLI, docs and Slicer."""
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .errors import InputError
 
@@ -15,51 +15,103 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightFile:
-    """One published file of a codec's weights.
+    """One published file of a codec's or generator's weights; a ``.txt`` is a vocabulary.
 
     Attributes:
         filename: path inside ``repo``; when importing from disk, its last part is the file to look for.
-        repo: Hugging Face repository, or None when the file is published elsewhere (see ``CodecRow.source``).
+        also: other published names of the same thing, taken when importing from disk.
+        repo: Hugging Face repository, or None when the file is published elsewhere (see ``Row.source``).
         prefix: put before every tensor name (for networks published in several files with bare names).
         sha256: of the published file, when known; an import that differs is refused.
+        convert: ``package.module:function``; takes the row and the published tensors, gives those to keep.
         packaged: ships inside this package (``ctgencore/weights``).
     """
 
     filename: str
+    also: tuple[str, ...] = ()
     repo: str | None = None
     prefix: str = ""
     sha256: str | None = None
+    convert: str = ""
     packaged: bool = False
+
+    @property
+    def is_text(self) -> bool:
+        """Whether this is a text file rather than tensors."""
+        return self.filename.endswith(".txt")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CodecRow:
-    """One frozen autoencoder.
+class Row:
+    """What has weights and can be chosen by name; names are unique across all tables.
 
     Attributes:
+        kind: the word for it.
         name, title, description: for people.
-        codec: ``module:Class`` below :mod:`ctgencore.codecs`.
-        network: row of :data:`NETWORKS`, or None when there is no network.
         weights: files to have before first use.
         license: SPDX name of the weights' licence.
         source: where the weights come from and who made them.
-        is_2d: works slice by slice, so that tri-planar averaging applies.
     """
+
+    kind: ClassVar[str]
 
     name: str
     title: str
     description: str
-    codec: str
-    network: str | None = None
     weights: tuple[WeightFile, ...] = ()
     license: str = "Apache-2.0"
     source: str = ""
-    is_2d: bool = False
 
     @property
     def needs_weights(self) -> bool:
         """Whether the user must download or import something first."""
         return any(not file.packaged for file in self.weights)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CodecRow(Row):
+    """One frozen autoencoder.
+
+    Attributes:
+        codec: ``module:Class`` below :mod:`ctgencore.codecs`.
+        network: row of :data:`NETWORKS`, or None when there is no network.
+        is_2d: works slice by slice, so that tri-planar averaging applies.
+    """
+
+    kind: ClassVar[str] = "codec"
+
+    codec: str
+    network: str | None = None
+    is_2d: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GeneratorRow(Row):
+    """One generator of CT volumes in a codec's latent space.
+
+    Attributes:
+        generator: ``module:Class`` below :mod:`ctgencore.generators`.
+        network: row of :data:`NETWORKS`.
+        network_config: sizes and switches that differ from that row.
+        codec: row of :data:`CODECS`.
+        text: ``cxrbert`` or ``embedded``, a module below :mod:`ctgencore.text`.
+        text_config: keyword arguments of the text encoder.
+        prediction: what the network predicts, ``epsilon`` or ``v_prediction``.
+        trained_with_dropout: conditions were dropped in training, so that guidance works.
+        config: the generator's switches, see its class.
+    """
+
+    kind: ClassVar[str] = "generator"
+
+    generator: str
+    network: str
+    network_config: dict[str, Any] = field(default_factory=dict)
+    codec: str
+    text: str
+    text_config: dict[str, Any] = field(default_factory=dict)
+    prediction: str = "epsilon"
+    trained_with_dropout: bool = False
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,8 +152,31 @@ LEANVAE_TINY = {
     "latents_std": (2.0,) * 4,
 }
 WAN_TINY = {"base_dim": 8, "decoder_base_dim": 8, "z_dim": 4, "latents_mean": (0.1,) * 4, "latents_std": (2.0,) * 4}
+SLICE_UNET_TINY = {
+    "channels": 16,
+    "multipliers": (1, 2),
+    "res_blocks": 1,
+    "attention_levels": (1,),
+    "head_width": 16,
+    "context_width": 32,
+    "groups": 8,
+}
 
 NETWORKS: dict[str, NetworkRow] = {
+    "foundation-unet": NetworkRow(cls="unet_slices:SliceUNet", tiny=SLICE_UNET_TINY),
+    "foundation-unet-embedded": NetworkRow(
+        cls="unet_slices:SliceUNet",
+        tiny=SLICE_UNET_TINY,
+        config={
+            "in_channels": 61,  # latents of the CT, the label map and the tissue sketch, 13 disease channels
+            "channels": 32,
+            "multipliers": (1, 2, 3),
+            "res_blocks": 1,
+            "attention_levels": (1, 2),
+            "context_width": 128,
+            "groups": 16,
+        },
+    ),
     "leanvae": NetworkRow(cls="leanvae:LeanVAE", tiny=LEANVAE_TINY),
     "leanvae_16": NetworkRow(cls="leanvae:LeanVAE", tiny=LEANVAE_TINY),
     "leanvae_4": NetworkRow(cls="leanvae:LeanVAE", config={"latent_dim": 4}, tiny=LEANVAE_TINY),
@@ -216,6 +291,92 @@ CODECS: dict[str, CodecRow] = {
         ),
     )
 }
+
+
+def _foundation_checkpoint(filename: str, *also: str) -> WeightFile:
+    convert = "generators.published:convert"
+    return WeightFile(filename=filename, also=also, repo="qicq1c/Foundation-VAE", convert=convert)
+
+
+# What both published releases share: they see the rows on disk, transposed, at 512x512 (released code).
+FOUNDATION_PUBLISHED: dict[str, Any] = {
+    "window_zyx": (17, 64, 64),
+    "native_yx": 512,
+    "transpose": True,
+    "reorients": False,
+    "needs_mask": True,
+    "handover": "official_index",
+}
+CXR_BERT_VOCABULARY = WeightFile(filename="vocab.txt", repo="microsoft/BiomedVLP-CXR-BERT-specialized")
+
+GENERATORS: dict[str, GeneratorRow] = {
+    row.name: row
+    for row in (
+        GeneratorRow(
+            name="foundation-embedded",
+            title="Embedded (small Foundation-VAE)",
+            description="The default: ships with CTGen, works offline. Trained on procedural chests, no medical image.",
+            generator="foundation:FoundationGenerator",
+            network="foundation-unet-embedded",
+            codec="embedded",
+            text="embedded",
+            text_config={"width": 128, "layers": 2, "max_tokens": 256, "reads_spacing": True},
+            weights=(
+                WeightFile(filename="foundation_embedded.safetensors", packaged=True),
+                WeightFile(filename="embedded_vocab.txt", packaged=True),
+            ),
+            source="trained by `ctgencore train foundation.embedded`",
+            prediction="v_prediction",
+            trained_with_dropout=True,
+            config={
+                "label_divisor": 300.0,
+                "tissue": True,
+                "disease_channels": True,
+                "window_zyx": (17, 16, 16),
+                "prompt_format": "plain",
+            },
+        ),
+        # The file names are those that the release's scripts load; the hub's folders and the weights' licence could
+        # not be looked up, so `download --from FILE` is the way that is sure.
+        GeneratorRow(
+            name="foundation-healthy",
+            title="Foundation-VAE, healthy",
+            description="The published generator of healthy chests (482 M parameters). Wants a GPU.",
+            generator="foundation:FoundationGenerator",
+            network="foundation-unet",
+            network_config={"slice_padding": "zeros"},
+            codec="leanvae",
+            text="cxrbert",
+            weights=(_foundation_checkpoint("epoch=000070.ckpt"), CXR_BERT_VOCABULARY),
+            license="unknown",
+            source="qic999/Foundation-VAE (its weights state no license; vocabulary: Microsoft, MIT)",
+            config={**FOUNDATION_PUBLISHED, "label_divisor": 400.0, "prompt_format": "plain"},
+        ),
+        GeneratorRow(
+            name="foundation-multidisease",
+            title="Foundation-VAE, multi-disease",
+            description="The published generator of healthy and diseased chests (482 M parameters). Wants a GPU.",
+            generator="foundation:FoundationGenerator",
+            network="foundation-unet",
+            network_config={"slice_padding": "reflect"},
+            codec="leanvae",
+            text="cxrbert",
+            weights=(_foundation_checkpoint("epoch=000061.ckpt", "epoch=000095.ckpt"), CXR_BERT_VOCABULARY),
+            license="unknown",
+            source="qic999/Foundation-VAE (its weights state no license; vocabulary: Microsoft, MIT)",
+            config={**FOUNDATION_PUBLISHED, "label_divisor": 300.0, "prompt_format": "bracket_list"},
+        ),
+    )
+}
+
+
+def find(name: str) -> Row:
+    """The codec or generator called ``name``.
+
+    Raises:
+        InputError: there is neither.
+    """
+    return lookup({**CODECS, **GENERATORS}, name, "codec or generator")
 
 
 def lookup(table: dict[str, Any], name: str, kind: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import demo, download, env, info, reconstruct, train, verify, worker
+from . import demo, download, edit, env, generate, info, labels, phantom, reconstruct, train, verify, worker
 
 app = typer.Typer(
     name="ctgencore",
@@ -37,6 +37,10 @@ def _top(
 app.command()(info.info)
 app.command()(download.download)
 app.command()(reconstruct.reconstruct)
+app.command()(generate.generate)
+app.command()(edit.edit)
+app.command()(labels.labels)
+app.command()(phantom.phantom)
 app.command()(verify.verify)
 app.command()(env.env)
 app.command()(demo.demo)

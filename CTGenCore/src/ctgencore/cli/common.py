@@ -7,13 +7,18 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+
+from ..errors import InputError
+
+_LISTED = 5  # files named in a message before "and N more"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no talk.")]
@@ -21,6 +26,15 @@ Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tracebacks when 
 Offline = Annotated[bool, typer.Option("--offline", help="Forbid any use of the network.")]
 Device = Annotated[str, typer.Option("-d", "--device", metavar="NAME", help="auto, cpu, cuda:0, ...")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
+Memory = Annotated[str | None, typer.Option(help="Budget for activations, such as 8GiB.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
+Precision = Annotated[str, typer.Option(help="Network precision: float32, float16 or bfloat16.")]
+SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave outputs that are there.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there.")]
+Model = Annotated[str, typer.Option(help="A generator of `ctgencore info`.")]
+Steps = Annotated[int, typer.Option(help="Network passes of the solver.")]
+Solver = Annotated[str, typer.Option(help="dpm++, unipc, or ddim (as published).")]
+Guidance = Annotated[float, typer.Option(help="How strongly to follow report and disease mask; 1 is plain.")]
 
 stderr = Console(stderr=True, highlight=False)
 stdout = Console(highlight=False)
@@ -41,6 +55,40 @@ def print_event(event: dict[str, Any]) -> None:
     """One JSON line on stdout."""
     sys.stdout.write(json.dumps(event, allow_nan=False) + "\n")
     sys.stdout.flush()
+
+
+def undone(
+    outputs: Sequence[Path], *, skip_existing: bool = False, overwrite: bool = False, alone: Sequence[Path] = ()
+) -> list[Path]:
+    """The outputs to make; refuses to touch those that are there unless told how.
+
+    Args:
+        outputs: main results.
+        skip_existing: leave those that are there.
+        overwrite: replace them.
+        alone: further files that would be replaced.
+
+    Raises:
+        InputError: both flags, or a file exists and neither is given.
+    """
+    if skip_existing and overwrite:
+        raise InputError("--skip-existing and --overwrite exclude each other. Give one of them.")
+    if overwrite:
+        return list(outputs)
+    if skip_existing:
+        return [path for path in outputs if not path.exists()]
+    present = [str(path) for path in (*outputs, *alone) if path.exists()]
+    if present:
+        raise InputError(
+            f"Output exists: {some(present)}. Add --overwrite to replace it or --skip-existing to leave it."
+        )
+    return list(outputs)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names."""
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""``ctgencore demo``: reconstruct a phantom, and CTs that are given, and show the result on one page."""
+"""``ctgencore demo``: reconstruct a phantom and CTs that are given, generate from its masks; one page shows it all."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from .progress import Display
 if TYPE_CHECKING:
     from ..report import Case
 
+FINDINGS = ("Pleural effusion", "Lung nodule")  # of the phantom
+
 
 def demo(
     inputs: Annotated[
@@ -26,7 +28,7 @@ def demo(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Reconstruct a procedural chest phantom (and CTs of yours) and write one page to look at."""
+    """Reconstruct a procedural chest (and CTs of yours), generate from its masks and report, write one page."""
     with reporting(verbose=verbose):
         from .. import io, phantom
         from ..report import write_page
@@ -35,7 +37,7 @@ def demo(
         for path in given:
             io.read(path).check_ct()  # a wrong path should not cost the time of the phantom
         output.mkdir(parents=True, exist_ok=True)
-        drawn, _ = phantom.chest()
+        drawn = phantom.chest().ct
         source = output / "phantom_chest.nii.gz"
         drawn.save(source)
         cases = _reconstruct([source, *given], output, codec, device, quiet=quiet)
@@ -53,7 +55,7 @@ def _volumes(path: Path) -> list[Path]:
     return (path.is_dir() and io.list_volumes(path)) or [path]
 
 
-def _reconstruct(paths: list[Path], output: Path, codec: str, device: str, *, quiet: bool) -> list[Case]:
+def _reconstruct(paths: list[Path], output: Path, codec: str, device: str, display: Display) -> list[Case]:
     from .. import io, jobs
     from ..report import Case
 
@@ -61,17 +63,36 @@ def _reconstruct(paths: list[Path], output: Path, codec: str, device: str, *, qu
     options = {"codec": codec, "device": device}
     cases = []
     taken: set[Path] = set()
-    with Display(quiet=quiet, total=len(paths)) as display:
-        for number, path in enumerate(paths):
-            target = output / io.output_name(path, "_recon")
-            if io.sidecar_path(target) in taken:  # two inputs of one name
-                target = target.with_name(f"{number}_{target.name}")
-            taken.add(io.sidecar_path(target))
-            job = jobs.Job(id=path.name, input=path, output=target, options=options)
-            before, after = jobs.run(job, display, models=models)
-            assert before is not None
-            cases.append(Case.of(path, before, after))
+    for number, path in enumerate(paths):
+        target = output / io.output_name(path, "_recon")
+        if io.sidecar_path(target) in taken:  # two inputs of one name
+            target = target.with_name(f"{number}_{target.name}")
+        taken.add(io.sidecar_path(target))
+        job = jobs.Job(id=path.name, input=path, output=target, options=options)
+        before, after = jobs.run(job, display, models=models)
+        assert before is not None
+        cases.append(Case.of(path, before, after))
     return cases
+
+
+def _generate(paths: dict[str, Path], report: str, output: Path, device: str, display: Display) -> Case:
+    from .. import io, jobs
+    from ..report import Case
+    from ..tasks.generate import prepare
+
+    job = jobs.Job(
+        id="generate",
+        task="generate",
+        mask=paths["organs"],
+        disease=paths["diseases"],
+        output=output / "generated_chest.nii.gz",
+        options={"report": report, "device": device, "preview": True},
+    )
+    _, result = jobs.run(job, display)
+    masks = [io.read_labels(paths[name]) for name in ("organs", "diseases")]
+    found = prepare(*masks, options=jobs.parse_options(job.options, "generate"))
+    assert found.combined is not None
+    return Case.generated("Generated from the masks and report of the phantom", found.combined, result)
 
 
 def _print_table(cases: list[Case]) -> None:
@@ -80,7 +101,8 @@ def _print_table(cases: list[Case]) -> None:
 
     from ..report.page import METRIC_TITLES
 
-    table = Table("", *(escape(case.title) for case in cases))
+    reconstructed = [case for case in cases if "psnr" in case.metrics]
+    table = Table("", *(escape(case.title) for case in reconstructed))
     for name, title in METRIC_TITLES.items():
-        table.add_row(title, *(f"{case.metrics[name]:.4g}" for case in cases))
+        table.add_row(title, *(f"{case.metrics[name]:.4g}" for case in reconstructed))
     stdout.print(table)

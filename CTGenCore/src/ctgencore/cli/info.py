@@ -1,4 +1,4 @@
-"""``ctgencore info``: which codecs there are and which can be used now. Loads no torch."""
+"""``ctgencore info``: which codecs and generators there are and which can be used now. Loads no torch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__, hub
-from ..zoo import CODECS, CodecRow, lookup
+from ..zoo import CODECS, GENERATORS, CodecRow, GeneratorRow, Row, find
 from .common import AsJson, Verbose, print_event, reporting, stdout
 
 
-def describe(row: CodecRow) -> dict[str, Any]:
-    """A codec as plain data."""
+def describe(row: Row) -> dict[str, Any]:
+    """A codec or generator as plain data."""
     why = hub.why_unavailable(row)
-    return {
+    facts: dict[str, Any] = {
         "name": row.name,
         "title": row.title,
         "available": not why,
@@ -22,50 +22,59 @@ def describe(row: CodecRow) -> dict[str, Any]:
         "license": row.license,
         "license_accepted": hub.license_accepted(row),
         "needs_weights": row.needs_weights,
-        "is_2d": row.is_2d,
         "source": row.source,
         "description": row.description,
     }
+    if isinstance(row, CodecRow):
+        facts["is_2d"] = row.is_2d
+    if isinstance(row, GeneratorRow):
+        facts |= {"codec": row.codec, "guidance": row.trained_with_dropout}
+    return facts
 
 
-def collect(codec: str | None = None) -> dict[str, Any]:
+def collect(name: str | None = None) -> dict[str, Any]:
     """What ``info --json`` prints.
 
     Raises:
-        InputError: unknown codec.
+        InputError: there is no codec or generator of that name.
     """
-    rows = [lookup(CODECS, codec, "codec")] if codec else list(CODECS.values())
-    return {"version": __version__, "codecs": [describe(row) for row in rows], "cache": str(hub.cache_folder())}
+    rows = [find(name)] if name else [*CODECS.values(), *GENERATORS.values()]
+    return {
+        "version": __version__,
+        "codecs": [describe(row) for row in rows if isinstance(row, CodecRow)],
+        "generators": [describe(row) for row in rows if isinstance(row, GeneratorRow)],
+        "cache": str(hub.cache_folder()),
+    }
 
 
 def info(
-    codec: Annotated[str | None, typer.Argument(help="Show this codec only.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Show this codec or generator only.")] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """List the codecs: what they are, their license, and whether they can be used now."""
+    """List the codecs and generators: what they are, their license, and whether they can be used now."""
     with reporting(as_json=as_json, verbose=verbose):
-        facts = collect(codec)
+        facts = collect(name)
         if as_json:
             print_event(facts)
-        elif codec:
-            _print_one(facts["codecs"][0])
+        elif name:
+            _print_one((facts["codecs"] + facts["generators"])[0])
         else:
             _print_all(facts)
 
 
 def _print_all(facts: dict[str, Any]) -> None:
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(
-        "codec", "ready", "license", "what it is", title=f"CTGenCore {facts['version']}", title_justify="left"
-    )
-    for row in facts["codecs"]:
-        ready = "[green]yes[/green]" if row["available"] else "[yellow]weights missing[/yellow]"
-        table.add_row(escape(row["name"]), ready, escape(row["license"]), escape(row["description"]))
-    stdout.print(table)
-    stdout.print(f"Weights are kept in {escape(facts['cache'])}. To get some: ctgencore download CODEC", soft_wrap=True)
+    stdout.print(f"CTGenCore {escape(facts['version'])}", soft_wrap=True)
+    for kind in ("codec", "generator"):
+        table = Table(Column(kind, no_wrap=True), "ready", "license", "what it is")
+        for row in facts[f"{kind}s"]:
+            ready = "[green]yes[/green]" if row["available"] else "[yellow]weights missing[/yellow]"
+            table.add_row(escape(row["name"]), ready, escape(row["license"]), escape(row["description"]))
+        stdout.print(table)
+    stdout.print(f"Weights are kept in {escape(facts['cache'])}. To get some: ctgencore download NAME", soft_wrap=True)
 
 
 def _print_one(row: dict[str, Any]) -> None:

@@ -63,9 +63,7 @@ class Display:
         elif kind == "result":
             print(event["outputs"]["volume"], flush=True)
             if not self.quiet:
-                metrics = event["metrics"]
-                psnr = "inf" if metrics["psnr"] is None else f"{metrics['psnr']:.2f}"
-                talk(f"PSNR {psnr} dB, MAE {metrics['mae_hu']:.2f} HU, {event['seconds']:.1f} s")
+                talk(f"{_SUMMARIES[event['task']](event['metrics'])}, {event['seconds']:.1f} s")
         elif kind == "error":
             talk_error(event)
         elif not self.quiet:  # a warning or a log line
@@ -74,6 +72,25 @@ class Display:
     def _label(self, stage: str) -> str:
         which = f"[{self.number}/{self.total}] " if self.total > 1 else ""
         return escape(f"{which}{stage}")
+
+
+def _reconstruction(metrics: dict[str, Any]) -> str:
+    psnr = "inf" if metrics["psnr"] is None else f"{metrics['psnr']:.2f}"
+    return f"PSNR {psnr} dB, MAE {metrics['mae_hu']:.2f} HU"
+
+
+def _generation(metrics: dict[str, Any]) -> str:
+    checks = metrics["quality"]["checks"]
+    passed = sum(check["passed"] for check in checks)
+    return f"SYNTHETIC; quality gate: {passed} of {len(checks)} checks passed"
+
+
+def _edit(metrics: dict[str, Any]) -> str:
+    changed = metrics["changed"]
+    return f"SYNTHETIC; {changed['region_ml']:.3g} ml changed by {changed['mean_change_hu']:+.1f} HU on average"
+
+
+_SUMMARIES = {"reconstruct": _reconstruction, "generate": _generation, "edit": _edit}
 
 
 def _clock(seconds: float) -> str:

@@ -10,12 +10,28 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import CasesFailed, InputError
-from ..jobs import Models, Emit, Job, check_output, error_event, exit_code, parse_options
+from ..jobs import Emit, Job, Models, check_output, error_event, exit_code, parse_options
 from ..jobs import run as run_job
-from .common import AsJson, Device, Offline, Quiet, Seed, Verbose, forbid_network, print_event, reporting, talk
+from .common import (
+    AsJson,
+    Device,
+    Memory,
+    Offline,
+    Overwrite,
+    Precision,
+    Quiet,
+    Seed,
+    SkipExisting,
+    Threads,
+    Verbose,
+    forbid_network,
+    print_event,
+    reporting,
+    some,
+    talk,
+    undone,
+)
 from .progress import Display
-
-_LISTED = 5  # files named in a message before "and N more"
 
 
 def reconstruct(
@@ -23,10 +39,10 @@ def reconstruct(
     output: Annotated[Path, typer.Option("-o", "--output", help="Volume file; a folder when the input is one.")],
     codec: Annotated[str, typer.Option(help="A codec of `ctgencore info`.")] = "embedded",
     window: Annotated[str, typer.Option(help="HU that the network sees: wide, soft, lung, or 'LO HI'.")] = "wide",
-    dtype: Annotated[str, typer.Option(help="Network precision: float32, float16 or bfloat16.")] = "float32",
+    dtype: Precision = "float32",
     device: Device = "auto",
-    memory: Annotated[str | None, typer.Option(help="Budget for activations, such as 8GiB.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    memory: Memory = None,
+    threads: Threads = None,
     triplanar: Annotated[
         bool, typer.Option("--triplanar", help="Average three planes (2D codecs; 3x the time).")
     ] = False,
@@ -38,8 +54,8 @@ def reconstruct(
     report: Annotated[
         Path | None, typer.Option(metavar="HTML", help="Also write a page to look at (one input).")
     ] = None,
-    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave outputs that are there.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there.")] = False,
+    skip_existing: SkipExisting = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -62,8 +78,6 @@ def reconstruct(
             "sample": sample,
             "seed": seed,
         }
-        if skip_existing and overwrite:
-            raise InputError("--skip-existing and --overwrite exclude each other. Give one of them.")
         planned, several = plan(input, output, options, difference=difference)
         if report is not None and several:
             raise InputError(
@@ -71,7 +85,10 @@ def reconstruct(
             )
         if report is not None and not report.parent.is_dir():
             raise InputError(f"Cannot write {report}: the folder {report.parent} does not exist. Make it first.")
-        jobs = _undone(planned, report, skip_existing=skip_existing, overwrite=overwrite)
+        also = [path for job in planned for path in (job.difference,) if path is not None]
+        also += [report] if report is not None else []
+        outputs = undone([job.output for job in planned], skip_existing=skip_existing, overwrite=overwrite, alone=also)
+        jobs = [job for job in planned if job.output in outputs]
         for job in (job for job in planned if job not in jobs):
             _note(f"{job.output} is there; skipped.", as_json=as_json, quiet=quiet)
         parse_options(options)
@@ -118,7 +135,7 @@ def plan(source: Path, output: Path, options: dict[str, Any], *, difference: boo
         twice = [str(path) for path, target in pairs if records[str(io.sidecar_path(target)).lower()] > 1]
         if twice:
             raise InputError(
-                f"These inputs would get the same result name: {_some(twice)}. Rename some, or run them alone."
+                f"These inputs would get the same result name: {some(twice)}. Rename some, or run them alone."
             )
     jobs = []
     for number, (path, target) in enumerate(pairs, start=1):
@@ -138,25 +155,9 @@ def _only_volume(folder: Path) -> Path:
 
     found = io.list_volumes(folder)
     if len(found) > 1:
-        names = _some([str(path.relative_to(folder)) for path in found])
+        names = some([str(path.relative_to(folder)) for path in found])
         raise InputError(f"{folder} holds {len(found)} volumes ({names}). Choose one, or give a folder as --output.")
     return found[0] if found else folder
-
-
-def _undone(planned: list[Job], report: Path | None, *, skip_existing: bool, overwrite: bool) -> list[Job]:
-    """The jobs to run; refuses to touch outputs that are there unless told how."""
-    if overwrite:
-        return planned
-    if skip_existing:
-        return [job for job in planned if not job.output.exists()]
-    wanted = [path for job in planned for path in (job.output, job.difference) if path is not None]
-    wanted += [report] if report is not None else []
-    present = [str(path) for path in wanted if path.exists()]
-    if present:
-        raise InputError(
-            f"Output exists: {_some(present)}. Add --overwrite to replace it or --skip-existing to leave it."
-        )
-    return planned
 
 
 def _run_all(jobs: list[Job], emit: Emit, report: Path | None, *, several: bool, verbose: bool) -> None:
@@ -187,8 +188,3 @@ def _note(message: str, *, as_json: bool, quiet: bool) -> None:
         print_event({"event": "log", "message": message})
     elif not quiet:
         talk(message)
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

@@ -8,7 +8,7 @@ otherwise. Subclasses say what their network does in ``_encode`` and ``_decode``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -72,6 +72,7 @@ class Codec:
     bytes_per_voxel: float = 0.0  # peak activation memory per slab voxel in fp32, measured
     clamps_channels: ClassVar[bool] = False  # the paper's code clamps R, G and B before their mean
     has_posterior: ClassVar[bool] = False  # _encode can give moments, so that sampling is possible
+    latent_channels: int = 0  # of encode; 0: this codec is not one to generate with
     latent_mean: Sequence[float] = (0.0,)
     latent_std: Sequence[float] = (1.0,)
 
@@ -104,19 +105,35 @@ class Codec:
         row: CodecRow = lookup(CODECS, name, "codec")
         target = resolve_device(device)
         resolve_dtype(dtype, target)  # refuse before reading gigabytes
+        tensors, weights = hub.load_tensors(row) if row.network is not None else ({}, [])
+        return Codec.from_tensors(name, tensors, weights, grey=grey).to(target, dtype=dtype)
+
+    @staticmethod
+    def from_tensors(
+        name: str, tensors: Mapping[str, Tensor], weights: list[dict[str, str]] | None = None, *, grey: bool = True
+    ) -> Codec:
+        """The codec called ``name`` with weights that are at hand, on the CPU in float32.
+
+        Args:
+            name: a row of :data:`ctgencore.zoo.CODECS`.
+            tensors: published names.
+            weights: their provenance, for the record.
+            grey: as for :meth:`from_pretrained`.
+
+        Raises:
+            InputError: unknown name.
+            WeightsError: the tensors do not fit.
+        """
+        row: CodecRow = lookup(CODECS, name, "codec")
         network = None
-        weights: list[dict[str, str]] = []
         if row.network is not None:
-            tensors, weights = hub.load_tensors(row)
-            with torch.random.fork_rng(
-                devices=[]
-            ):  # random start values, overwritten at once: the caller's stream stays
+            with torch.random.fork_rng(devices=[]):  # start values, overwritten at once: the caller's stream stays
                 network = build_network(row.network)
             load_published(network, tensors)
         codec: Codec = load_class("codecs", row.codec)(row, network, weights)
         if grey:
             codec.fold_grey()
-        return codec.to(target, dtype=dtype)
+        return codec
 
     def to(self, device: str | torch.device, *, dtype: str | None = None) -> Codec:
         """Move the network; returns self."""
@@ -191,6 +208,13 @@ class Codec:
             f"Codec '{self.row.name}' needs about {need / 2**30:.2f} GiB for its smallest slab of this volume; "
             f"{budget / 2**30:.2f} GiB is allowed. Raise --memory, use another device, or a lighter codec (embedded)."
         )
+
+    def latent_shape(self, shape_zyx: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Size (z, y, x) of the latents of a volume."""
+        lead = 1 if self.causal else 0
+        frames = lead + self._padded(shape_zyx[0] - lead, 0) // self.stride_zyx[0]
+        rows, columns = (self._padded(shape_zyx[a], a) // self.stride_zyx[a] for a in (1, 2))
+        return (frames, rows, columns)
 
     def _overlap(self) -> int:
         """Latents that in-plane tiles share: twice the reach where it is finite, else 64 voxels to blend over."""
@@ -272,7 +296,13 @@ class Codec:
 
     @torch.inference_mode()
     def decode(
-        self, z_BCZYX: Tensor, shape_zyx: tuple[int, int, int], window: Window, *, memory: int | None = None
+        self,
+        z_BCZYX: Tensor,
+        shape_zyx: tuple[int, int, int],
+        window: Window,
+        *,
+        memory: int | None = None,
+        clamp_channels_first: bool = False,
     ) -> np.ndarray:
         """HU volume of ``shape_zyx`` from scaled latents; the inverse walk of :meth:`encode`.
 
@@ -282,7 +312,7 @@ class Codec:
         plan = self.plan(shape_zyx, memory)
         slabs = list(self._slabs(shape_zyx[0], plan.slices))
         frames = [self._frames(stop) - self._frames(start) for start, stop, _ in slabs]
-        expected = (sum(frames), *(self._padded(shape_zyx[a], a) // self.stride_zyx[a] for a in (1, 2)))
+        expected = self.latent_shape(shape_zyx)
         if tuple(z_BCZYX.shape[2:]) != expected:
             raise InputError(
                 f"Latents of a {shape_zyx} volume are {expected} (z, y, x); got {tuple(z_BCZYX.shape[2:])}."
@@ -296,7 +326,8 @@ class Codec:
                 at += count
                 y = self._tiled(self._decode, z, states, first=first, plan=plan, encode=False)
                 keep = min(stop, shape_zyx[0]) - start
-                out[start : start + keep] = self._to_hu(y, window, False)[:keep, : shape_zyx[1], : shape_zyx[2]]
+                hu = self._to_hu(y, window, clamp_channels_first)
+                out[start : start + keep] = hu[:keep, : shape_zyx[1], : shape_zyx[2]]
         return out
 
     def _slab(self, hu_ZYX: np.ndarray, start: int, stop: int, window: Window) -> Tensor:

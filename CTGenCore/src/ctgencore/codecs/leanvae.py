@@ -19,6 +19,7 @@ class LeanVAECodec(Codec):
         spec = network.spec
         self.channels = spec.channels
         self.grey = spec.channels == 1
+        self.latent_channels = network.config.latent_dim
         self.halo = (spec.encode_halo, spec.decode_halo)
         self.bytes_per_voxel = 0.9 * spec.width  # measured: 106 at width 128, 364 at 512
         self.latent_mean, self.latent_std = network.config.latents_mean, network.config.latents_std

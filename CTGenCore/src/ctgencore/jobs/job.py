@@ -80,9 +80,7 @@ class Job:
             if value is not None and not isinstance(value, str):
                 raise InputError(f"A job's '{key}' is a path or null; got {value!r}.")
             paths[key] = base / value if value else None
-        return Job(
-            id=request["id"], task=task, output=base / request["output"], options=dict(options or {}), **paths
-        )
+        return Job(id=request["id"], task=task, output=base / request["output"], options=dict(options or {}), **paths)
 
 
 def parse_options(options: Mapping[str, Any], task: str = "reconstruct") -> Any:

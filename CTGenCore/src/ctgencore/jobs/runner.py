@@ -44,10 +44,13 @@ class Models:
         """The generator that the options (of ``generate`` or ``edit``) ask for, loaded now if it is not yet."""
         from ..generators.base import Generator
 
-        key = ("generator", options.model, options.dtype, options.device)
-        return self._get(
-            key, lambda: Generator.from_pretrained(options.model, dtype=options.dtype, device=options.device)
-        )
+        grey = not getattr(options, "faithful", False)
+        key = ("generator", options.model, options.dtype, options.device, grey)
+
+        def load() -> Generator:
+            return Generator.from_pretrained(options.model, dtype=options.dtype, device=options.device, grey=grey)
+
+        return self._get(key, load)
 
     def _get(self, key: tuple[object, ...], load: Callable[[], Any]) -> Any:
         if key not in self._loaded:
@@ -167,9 +170,7 @@ def _generate(this: _Run) -> tuple[Volume | None, Volume, dict[str, Any]]:
             _check_shear(job, grid)
     this.stage("load")
     generator = this.models.generator(this.options)
-    result = generate(
-        mask, disease, reference=reference, generator=generator, options=this.options, **this.reporting
-    )
+    result = generate(mask, disease, reference=reference, generator=generator, options=this.options, **this.reporting)
     assert result.record is not None
     return None, result, {"quality": result.record.results.get("quality")}
 

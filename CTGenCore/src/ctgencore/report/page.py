@@ -21,7 +21,7 @@ import numpy as np
 
 from .. import __version__
 from ..errors import InputError
-from ..geometry import Geometry
+from ..geometry import AxisPlan, Geometry
 from ..intensity import WINDOWS, Window
 from ..metrics.voxel import reconstruction_metrics
 from ..provenance import RunRecord
@@ -52,6 +52,8 @@ class Case:
         source, result: input and output, HU.
         metrics: name to number, shown as a table.
         window: HU range of the metrics and the difference; a network that saw no more cannot return more.
+        names: what the pictures of source, result and difference are called.
+        text: shown above the pictures, such as the report that was generated from.
     """
 
     title: str
@@ -59,6 +61,30 @@ class Case:
     result: Volume
     metrics: dict[str, float]
     window: Window = WINDOWS["wide"]
+    names: tuple[str, str, str] = ("input", "output", "difference")
+    text: str = ""
+
+    @staticmethod
+    def generated(title: str, combined: np.ndarray, result: Volume) -> Case:
+        """A generated CT beside the mask that it follows, drawn with the typical HU of every label.
+
+        Args:
+            title: shown above it.
+            combined: (Z, Y, X) organ ids with diseases painted over them, on the grid of ``result``.
+            result: with its record, whose report and quality gate are shown.
+        """
+        from ..diffusion.conditions import TISSUE_HU
+
+        assert result.record is not None
+        checks = result.record.results["quality"]["checks"]
+        return Case(
+            title,
+            Volume(TISSUE_HU[combined], result.geometry),
+            result,
+            {check["name"]: check["value"] for check in checks},
+            names=("mask, in typical HU", "generated", "generated minus mask"),
+            text=result.record.options["report"],
+        )
 
     @staticmethod
     def of(path: Path, source: Volume, result: Volume) -> Case:
@@ -128,17 +154,8 @@ def to_display(voxels_ZYX: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, 
     Returns:
         A view ``(Z, Y, X)`` and its spacing in mm ``(z, y, x)``. Oblique grids are shown along their own axes.
     """
-    matrix = np.abs(geometry.direction_matrix)
-    axes = max(_PERMUTATIONS, key=lambda order: sum(matrix[world, voxel] for world, voxel in enumerate(order)))
-    turned = voxels_ZYX.transpose([2 - axes[2], 2 - axes[1], 2 - axes[0]])
-    for world, voxel in enumerate(axes):
-        if geometry.direction_matrix[world, voxel] < 0:
-            turned = np.flip(turned, axis=2 - world)
-    spacing = [geometry.spacing_mm[voxel] for voxel in axes]
-    return turned, (spacing[2], spacing[1], spacing[0])
-
-
-_PERMUTATIONS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+    plan = AxisPlan.to_lps(geometry)
+    return plan.apply(voxels_ZYX), plan.reorder(geometry.spacing_zyx)
 
 
 def pack(slices: np.ndarray) -> str:
@@ -172,7 +189,7 @@ def _case_data(case: Case, voxels: int) -> dict[str, Any]:
                 "output": pack(stacks[1]),
             }
         )
-    return {"title": case.title, "window": [case.window.lo, case.window.hi], "planes": planes}
+    return {"title": case.title, "names": case.names, "window": [case.window.lo, case.window.hi], "planes": planes}
 
 
 def _section(number: int, case: Case) -> str:
@@ -183,11 +200,12 @@ def _section(number: int, case: Case) -> str:
         f"<tr><th>{html.escape(METRIC_TITLES.get(name, name))}</th><td>{value:.4g}</td></tr>"
         for name, value in case.metrics.items()
     )
+    text = f"<blockquote>{html.escape(case.text)}</blockquote>" if case.text else ""
     return (
         f'<section data-case="{number}"><h2>{html.escape(case.title)}</h2>'
         f'<p class="caption">{kind} by CTGen ({html.escape(_made_by(record))}); not for diagnosis. '
         f"{html.escape(repr(case.source))}. Metrics and difference are inside the run's window, "
-        f"{case.window.lo:g} to {case.window.hi:g} HU.</p>"
+        f"{case.window.lo:g} to {case.window.hi:g} HU.</p>{text}"
         f'<div class="viewer"></div><div class="facts"><table>{cells}</table>'
         f"<details><summary>Provenance</summary><pre>{html.escape(record.to_json() if record else 'none')}</pre>"
         f"</details></div></section>"

@@ -1,0 +1,1 @@
+"""Generators: conditions in, CT out. One file per published system, one interface."""

@@ -1,0 +1,1 @@
+"""Reports as the denoiser reads them: prompts and text encoders behind one interface."""
