@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from . import settings
-from .process import EngineProcess
+from .ask import EngineQuestion
 
 PROTOCOL = 1
 CHECK_SECONDS = 180  # a first import of torch from a cold or networked disk takes more than a minute
@@ -64,6 +63,7 @@ class Engine:
         torch: version of PyTorch; None when it is missing.
         devices: rows of ``env --json``.
         codecs: rows of ``info --json``.
+        generators: rows of ``info --json``.
         cache: folder of the weights.
     """
 
@@ -72,11 +72,16 @@ class Engine:
     torch: str | None
     devices: list[dict[str, Any]] = field(default_factory=list)
     codecs: list[dict[str, Any]] = field(default_factory=list)
+    generators: list[dict[str, Any]] = field(default_factory=list)
     cache: str = ""
 
     def codec(self, name: str) -> dict[str, Any] | None:
         """A codec's row."""
         return next((row for row in self.codecs if row["name"] == name), None)
+
+    def generator(self, name: str) -> dict[str, Any] | None:
+        """A generator's row."""
+        return next((row for row in self.generators if row["name"] == name), None)
 
 
 def bundledSource() -> str:
@@ -113,82 +118,58 @@ class EngineCheck:
         self._onDone = onDone
         self._waiting = interpreters()
         self._problems: list[str] = []
-        self._process: EngineProcess | None = None
-        self._timeout = qt.QTimer()
-        self._timeout.setSingleShot(True)
-        self._timeout.connect("timeout()", self._tooLong)
+        self._question: EngineQuestion | None = None
         if not self._waiting:
             self._problems.append(_("PythonSlicer was not found."))
         self._next()
 
     def stop(self) -> None:
         """Forget about it."""
-        self._timeout.stop()
-        if self._process:
-            self._process.stopNow()
+        if self._question:
+            self._question.stop()
 
     def _next(self) -> None:
         if not self._waiting:
             qt.QTimer.singleShot(0, lambda: self._onDone(None, self._problems))
             return
         self._interpreter = self._waiting.pop(0)
-        self._answers: dict[str, dict[str, Any]] = {}
-        self._ask("env")
+        self._ask("env", self._hearEnvironment)
 
-    def _ask(self, question: str) -> None:
-        self._question, self._stdout, self._stderr = question, "", ""
+    def _ask(self, command: str, onAnswer: Callable[[dict[str, Any]], None]) -> None:
+        def hear(answer: dict[str, Any] | None, problem: str) -> None:
+            if answer is not None and "version" not in answer:
+                problem = _("answered nothing that CTGen understands")
+            if problem:
+                self._failed(problem)
+            else:
+                onAnswer(answer)
+
         try:
-            self._process = EngineProcess(
-                self._interpreter.command(question, "--json"),
-                self._interpreter.environment(),
-                None,
-                self._hear,
-                self._ended,
-            )
+            self._question = EngineQuestion(self._interpreter, [command, "--json"], CHECK_SECONDS, hear)
         except OSError as error:
             self._waiting = [other for other in self._waiting if other.executable != self._interpreter.executable]
             self._failed(_("cannot be started ({error})").format(error=error))
-            return
-        self._timeout.start(CHECK_SECONDS * 1000)
 
-    def _hear(self, stream: str, text: str) -> None:
-        if stream == "stdout":
-            self._stdout += text + "\n"
-        elif text.strip():
-            self._stderr = text.strip()  # the last line of a traceback says what is wrong
-
-    def _tooLong(self) -> None:
-        self._process.stopNow()
-        self._failed(_("did not answer within {seconds} seconds").format(seconds=CHECK_SECONDS))
-
-    def _ended(self, code: int) -> None:
-        self._timeout.stop()
-        try:
-            answer = json.loads(self._stdout)
-        except ValueError:
-            answer = None
-        if code != 0 or not isinstance(answer, dict) or "version" not in answer:
-            reason = self._stderr or _("answered nothing that CTGen understands")
-            self._failed(_("{reason} (exit code {code})").format(reason=reason, code=code))
-            return
-        self._answers[self._question] = answer
-        if self._question == "env":
-            if answer.get("protocol") != PROTOCOL:
-                self._failed(
-                    _("speaks protocol {theirs}; this extension needs {ours}").format(
-                        theirs=answer.get("protocol"), ours=PROTOCOL
-                    )
+    def _hearEnvironment(self, answer: dict[str, Any]) -> None:
+        if answer.get("protocol") != PROTOCOL:
+            self._failed(
+                _("speaks protocol {theirs}; this extension needs {ours}").format(
+                    theirs=answer.get("protocol"), ours=PROTOCOL
                 )
-                return
-            self._ask("info")
+            )
             return
-        environment, info = self._answers["env"], answer
+        self._environment = answer
+        self._ask("info", self._hearInfo)
+
+    def _hearInfo(self, info: dict[str, Any]) -> None:
+        environment = self._environment
         engine = Engine(
             self._interpreter,
             environment["version"],
             environment.get("torch"),
             environment.get("devices", []),
             info.get("codecs", []),
+            info.get("generators", []),
             info.get("cache", ""),
         )
         self._onDone(engine, self._problems)

@@ -13,6 +13,7 @@ import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
+from vtk.util.numpy_support import numpy_to_vtk
 
 TOLERANCE_MM = 1e-4  # NRRD keeps all digits: 1e-12 was measured; a wrong grid is off by a voxel's fraction
 SHEAR_TOLERANCE = 1e-4  # cosine between two axes; the engine's own limit
@@ -51,6 +52,36 @@ class Grid:
         flip = np.diag([1.0, 1.0, -1.0, 1.0])
         flip[2, 3] = self.size[2] - 1
         return Grid(self.size, self.ijkToWorld @ flip)
+
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance of voxels along i, j, k in mm."""
+        return tuple(float(length) for length in np.linalg.norm(self.ijkToWorld[:3, :3], axis=0))
+
+    def voxels(self) -> int:
+        """How many there are."""
+        return int(np.prod(self.size, dtype=np.int64))
+
+    def resampled(self, spacing: tuple[float, float, float]) -> Grid:
+        """The same box in other voxels.
+
+        Args:
+            spacing: mm along i, j, k; 0 keeps that of this grid. The box keeps its center and grows or shrinks by less
+                than a voxel.
+        """
+        old = np.array(self.spacing())
+        new = np.array([wanted or kept for wanted, kept in zip(spacing, old, strict=True)])
+        size = np.maximum(np.rint(np.array(self.size) * old / new), 2).astype(int)
+        matrix = self.ijkToWorld.copy()
+        matrix[:3, :3] *= new / old
+        center = self.corners().mean(axis=0)
+        matrix[:3, 3] = center - matrix[:3, :3] @ ((size - 1) / 2)
+        return Grid(tuple(int(count) for count in size), matrix)
+
+    def covers(self, other: Grid) -> bool:
+        """Whether both fill the same box, but for one voxel of the coarser grid on every side."""
+        slack = max(*self.spacing(), *other.spacing())
+        boxes = [np.array((grid.corners().min(axis=0), grid.corners().max(axis=0))) for grid in (self, other)]
+        return bool(np.abs(boxes[0] - boxes[1]).max() <= slack)
 
     def shear(self) -> float:
         """Largest cosine between two voxel axes."""
@@ -96,6 +127,15 @@ def checkExportable(volumeNode) -> Grid:
         raise GeometryError(
             _("'{name}' has {count} numbers per voxel; a CT has one.").format(name=name, count=components)
         )
+    return checkSendable(grid, name)
+
+
+def checkSendable(grid: Grid, name: str) -> Grid:
+    """The grid, if the engine can use it.
+
+    Raises:
+        GeometryError: it is flat or sheared.
+    """
     if min(grid.size) < 2:
         raise GeometryError(_("'{name}' is a single slice; a volume is needed.").format(name=name))
     if grid.shear() > SHEAR_TOLERANCE:
@@ -120,27 +160,57 @@ def exportVolume(volumeNode, path: str) -> Grid:
         GeometryError: see checkExportable; or the file cannot be written.
     """
     grid = checkExportable(volumeNode)
-    clone = slicer.vtkMRMLScalarVolumeNode()
-    clone.SetName(volumeNode.GetName())
-    clone.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(grid.ijkToWorld))
-    clone.SetAndObserveImageData(volumeNode.GetImageData())
-    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
-    storage.SetFileName(path)
-    storage.SetUseCompression(0)
-    if not storage.WriteData(clone):
-        raise GeometryError(_("Cannot write {path}. Is the disk full?").format(path=path))
+    _write(volumeNode.GetImageData(), grid, path)
     return grid
 
 
-def readVolume(path: str, grid: Grid):
+def exportArray(voxels: np.ndarray, grid: Grid, path: str) -> None:
+    """Write voxels that are in no node.
+
+    Args:
+        voxels: (k, j, i) uint8 or int16.
+        grid: where they lie.
+        path: .nrrd file.
+
+    Raises:
+        GeometryError: the file cannot be written.
+    """
+    image = vtk.vtkImageData()
+    image.SetDimensions(grid.size)
+    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(voxels).ravel(), deep=True))
+    _write(image, grid, path)
+
+
+def orientedImage(grid: Grid):
+    """A vtkOrientedImageData without voxels that lies on the grid."""
+    image = slicer.vtkOrientedImageData()
+    image.SetExtent(0, grid.size[0] - 1, 0, grid.size[1] - 1, 0, grid.size[2] - 1)
+    image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(grid.ijkToWorld))
+    return image
+
+
+def _write(image, grid: Grid, path: str) -> None:
+    node = slicer.vtkMRMLScalarVolumeNode()
+    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(grid.ijkToWorld))
+    node.SetAndObserveImageData(image)
+    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
+    storage.SetFileName(path)
+    storage.SetUseCompression(0)
+    if not storage.WriteData(node):
+        raise GeometryError(_("Cannot write {path}. Is the disk full?").format(path=path))
+
+
+def readVolume(path: str, grid: Grid | None, coarse: bool = False):
     """Read a result that must lie on a known grid.
 
     Args:
         path: volume file.
-        grid: where it must lie.
+        grid: where it must lie; None: anywhere.
+        coarse: the result fills the same box in other voxels (a preview).
 
     Returns:
-        A vtkMRMLScalarVolumeNode that is in no scene, with exactly this grid and its voxel order.
+        A vtkMRMLScalarVolumeNode that is in no scene. With a grid, and not coarse: with exactly this grid and its voxel
+        order.
 
     Raises:
         GeometryError: it cannot be read, or lies elsewhere.
@@ -151,7 +221,13 @@ def readVolume(path: str, grid: Grid):
     storage.SetSingleFile(1)
     if not storage.ReadData(node):
         raise GeometryError(_("The engine's result {path} cannot be read.").format(path=path))
+    if grid is None:
+        return node
     found = worldGrid(node)
+    if coarse:
+        if not found.covers(grid):
+            raise GeometryError(_("The preview does not lie where its inputs lie."))
+        return node
     if found.distance(grid) > TOLERANCE_MM:
         if found.size != grid.size:
             raise GeometryError(

@@ -1,4 +1,4 @@
-"""One job: a folder with job.json and the input, an engine process in it, and what the engine says."""
+"""One job: a folder with job.json and its inputs, an engine process in it, and what the engine says."""
 
 from __future__ import annotations
 
@@ -41,57 +41,44 @@ class Outcome:
     code: str = ""
 
 
-class ReconstructionJob:
-    """A running reconstruction.
+class EngineJob:
+    """A running job.
 
-    The input is written before this returns; everything after that happens without blocking. A job is done only when
+    The inputs are written before this returns; everything after that happens without blocking. A job is done only when
     the engine has sent a result event *and* ended with exit code 0 *and* its files exist.
 
     Args:
         interpreter: how to start the engine.
-        volumeNode: the CT.
-        options: fields of the engine's ReconstructOptions.
-        difference: also make output minus input.
+        request: the job file's object without ``op`` and ``id``; paths are relative to the job's folder.
         onEvent: called with every event (a dict) of the engine.
         onLog: called with every line of text for the log.
         onEnd: called once with the Outcome, unless stopNow() was called.
 
     Raises:
-        geometry.GeometryError: the volume cannot be sent.
+        geometry.GeometryError: an input cannot be sent.
         OSError: the job folder cannot be written or the engine cannot be started.
     """
 
     def __init__(
         self,
         interpreter: Interpreter,
-        volumeNode,
-        options: Mapping[str, Any],
-        difference: bool,
+        request: Mapping[str, Any],
         onEvent: Callable[[dict[str, Any]], None],
         onLog: Callable[[str], None],
         onEnd: Callable[[Outcome], None],
     ) -> None:
         self._onEvent, self._onLog, self._onEnd = onEvent, onLog, onEnd
-        self.options = dict(options)
-        self._difference = difference
+        self.request = dict(request)
+        self.options = dict(request["options"])
         self.cancelling = False
         self._result: dict[str, Any] | None = None
         self._error: dict[str, Any] | None = None
         self._stderr: list[str] = []
         self.folder = slicer.util.tempDirectory("CTGen-job-")
         try:
-            self.grid = geometry.exportVolume(volumeNode, self.path(INPUT))
-            request = {
-                "op": "run",
-                "id": "job",
-                "task": "reconstruct",
-                "input": INPUT,
-                "output": OUTPUT,
-                "difference": DIFFERENCE if difference else None,
-                "options": self.options,
-            }
+            self._writeInputs()
             with open(self.path(JOB), "w", encoding="utf-8") as file:
-                json.dump(request, file, indent=2)
+                json.dump({"op": "run", "id": "job", **self.request}, file, indent=2)
             self._process = EngineProcess(
                 interpreter.command("run", self.path(JOB)),
                 interpreter.environment(),
@@ -103,6 +90,9 @@ class ReconstructionJob:
             self.removeFolder()
             raise
         self.pid = self._process.pid
+
+    def _writeInputs(self) -> None:
+        """Write into the job's folder what the request names there."""
 
     def path(self, name: str) -> str:
         """A file of the job's folder."""
@@ -194,7 +184,7 @@ class ReconstructionJob:
         if self._result is None:
             return Outcome("failed", _("The engine ended without a result. See the log."))
         outputs = self._result.get("outputs")
-        wanted = ("volume", "record", "difference") if self._difference else ("volume", "record")
+        wanted = ("volume", "record", "difference") if self.request.get("difference") else ("volume", "record")
         if not isinstance(outputs, dict) or not all(os.path.isfile(str(outputs.get(key, ""))) for key in wanted):
             return Outcome("failed", _("The engine reported a result, but its files are missing. See the log."))
         try:
@@ -204,3 +194,41 @@ class ReconstructionJob:
         except (OSError, ValueError):
             return Outcome("failed", _("The engine's record cannot be read. See the log."))
         return Outcome("done", result=self._result, record=record)
+
+
+class ReconstructionJob(EngineJob):
+    """A running reconstruction of a volume.
+
+    Args:
+        interpreter: how to start the engine.
+        volumeNode: the CT.
+        options: fields of the engine's ReconstructOptions.
+        difference: also make output minus input.
+        onEvent, onLog, onEnd: see EngineJob.
+
+    Attributes:
+        grid: where the result must lie.
+    """
+
+    def __init__(
+        self,
+        interpreter: Interpreter,
+        volumeNode,
+        options: Mapping[str, Any],
+        difference: bool,
+        onEvent: Callable[[dict[str, Any]], None],
+        onLog: Callable[[str], None],
+        onEnd: Callable[[Outcome], None],
+    ) -> None:
+        self._volumeNode = volumeNode
+        request = {
+            "task": "reconstruct",
+            "input": INPUT,
+            "output": OUTPUT,
+            "difference": DIFFERENCE if difference else None,
+            "options": dict(options),
+        }
+        super().__init__(interpreter, request, onEvent, onLog, onEnd)
+
+    def _writeInputs(self) -> None:
+        self.grid = geometry.exportVolume(self._volumeNode, self.path(INPUT))

@@ -51,35 +51,57 @@ def addResult(node, inputVolume, record: str, name: str, replaced=None, differen
 
 
 def _display(node, inputVolume, difference: bool) -> None:
-    display, source = node.GetDisplayNode(), inputVolume.GetDisplayNode()
+    source = inputVolume.GetDisplayNode()
     if difference:
-        display.AutoWindowLevelOff()
-        display.SetWindowLevel(DIFFERENCE_WINDOW, 0.0)
+        showWindow(node, DIFFERENCE_WINDOW, 0.0)
     elif source is not None:
-        display.SetAndObserveColorNodeID(source.GetColorNodeID())
-        display.AutoWindowLevelOff()
-        display.SetWindowLevel(source.GetWindow(), source.GetLevel())
+        node.GetDisplayNode().SetAndObserveColorNodeID(source.GetColorNodeID())
+        showWindow(node, source.GetWindow(), source.GetLevel())
+
+
+def showWindow(node, window: float, level: float) -> None:
+    """Set a volume's window and level in HU."""
+    display = node.GetDisplayNode()
+    display.AutoWindowLevelOff()
+    display.SetWindowLevel(window, level)
 
 
 def _describe(node, inputVolume, record: str, difference: bool) -> None:
+    note = _("(output minus input, HU)") if difference else ""
+    describe(node, record, note)
+    node.SetAttribute("CTGen.SourceVolume", inputVolume.GetName() or "")
+    node.SetNodeReferenceID(SOURCE_REFERENCE, inputVolume.GetID())
+
+
+def describe(node, record: str, note: str = "") -> None:
+    """Put the record of how a node was made into its attributes, which are saved with the scene.
+
+    Args:
+        node: any node.
+        record: the run record, JSON.
+        note: a word more for the description.
+    """
     facts = json.loads(record)
+    options = facts.get("options", {})
     attributes = {
         "Record": record,
         "RecordId": facts.get("record_id", ""),
         "Task": facts.get("task", ""),
         "Codec": facts.get("codec", ""),
-        "Options": json.dumps(facts.get("options", {})),
+        "Options": json.dumps(options),
         "EngineVersion": facts.get("ctgencore_version", ""),
         "Synthetic": str(bool(facts.get("synthetic"))).lower(),
-        "SourceVolume": inputVolume.GetName() or "",
     }
+    if "model" in options:
+        attributes |= {
+            "Model": options["model"],
+            "Seed": str(facts.get("seed", "")),
+            "Report": options.get("report", ""),
+        }
     for key, value in attributes.items():
         node.SetAttribute(f"CTGen.{key}", value)
-    words = [_("CTGen"), facts.get("task", ""), facts.get("codec", "")]
-    if difference:
-        words.append(_("(output minus input, HU)"))
-    node.SetDescription(" ".join(words))
-    node.SetNodeReferenceID(SOURCE_REFERENCE, inputVolume.GetID())
+    words = [_("CTGen"), _("SYNTHETIC") if facts.get("synthetic") else "", facts.get("task", "")]
+    node.SetDescription(" ".join(filter(None, [*words, options.get("model") or facts.get("codec", ""), note])))
 
 
 def _placeUnder(node, inputVolume) -> None:

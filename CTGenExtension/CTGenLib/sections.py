@@ -6,7 +6,7 @@ Both work on widgets of the module's own .ui file, found by name; a .ui that lac
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import qt
@@ -28,17 +28,32 @@ def duration(seconds: float) -> str:
     return _("{minutes} min {seconds} s").format(minutes=seconds // 60, seconds=seconds % 60)
 
 
+def fillBox(box: Any, items: Sequence[tuple[str, str]], current: str) -> None:
+    """Put (text, data) rows into a combo box, with the current value even if it is not among them."""
+    rows = list(items)
+    if current and current not in [data for _text, data in rows]:
+        rows.append((current, current))
+    if [(box.itemText(row), box.itemData(row)) for row in range(box.count)] != rows:
+        box.clear()
+        for text, data in rows:
+            box.addItem(text, data)
+    box.setCurrentIndex(next((row for row, (_text, data) in enumerate(rows) if data == current), -1))
+
+
 class RunSection:
     """Progress and log (progressBar, statusLabel, logText, logButton, copyLogButton, openFolderButton).
 
     Args:
         ui: the module's widgets.
         logic: has ``running``, ``job`` and ``failedFolder``.
+
+    Attributes:
+        part: put before what the engine does, when a run has several jobs.
     """
 
     def __init__(self, ui: Any, logic: Any) -> None:
         self.ui, self._logic = ui, logic
-        self._stage = ""
+        self._stage = self.part = ""
         self._began = self._heard = 0.0
         ui.progressBar.setVisible(False)
         ui.copyLogButton.connect("clicked(bool)", self.onCopyLogButton)
@@ -68,7 +83,9 @@ class RunSection:
         elif kind == "progress":
             self.ui.progressBar.setRange(0, int(event["total"]))
             self.ui.progressBar.setValue(int(event["done"]))
-            self.ui.progressBar.format = _("{stage}: {done} of {total} {unit}, {rate:.1f}/s, {left} left").format(
+            self.ui.progressBar.format = self.part + _(
+                "{stage}: {done} of {total} {unit}, {rate:.1f}/s, {left} left"
+            ).format(
                 stage=event["stage"],
                 done=event["done"],
                 total=event["total"],
@@ -113,7 +130,7 @@ class RunSection:
         if not self._logic.running:
             return
         now = time.monotonic()
-        words = [_("Running for {time}.").format(time=duration(now - self._began))]
+        words = [self.part + _("Running for {time}.").format(time=duration(now - self._began))]
         if self._logic.job.cancelling:
             words = [_("Cancelling...")]
         elif now - self._heard > SILENCE_S:
@@ -157,6 +174,14 @@ class EngineSection:
     def ready(self) -> bool:
         """Whether jobs can run."""
         return self.engine is not None and self.engine.torch is not None
+
+    def deviceItems(self) -> list[tuple[str, str]]:
+        """(text, name) of what the engine can compute on."""
+        items = [(_("automatic"), "auto")]
+        for row in self.engine.devices if self.engine else []:
+            text = _("{id}: {name}, {free:.1f} GiB free")
+            items.append((text.format(id=row["id"], name=row["name"], free=row["memory_free_gib"]), row["id"]))
+        return items
 
     def checkOnce(self) -> None:
         """Look for the engine if that has not been done."""

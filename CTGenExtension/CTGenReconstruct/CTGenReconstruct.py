@@ -31,7 +31,7 @@ except ModuleNotFoundError:  # run from the source tree, where the library lies 
 
 from CTGenLib import geometry, job, result
 from CTGenLib.engine import EngineCheck
-from CTGenLib.sections import EngineSection, RunSection, duration
+from CTGenLib.sections import EngineSection, RunSection, duration, fillBox
 
 WINDOWS = ("wide", "soft", "lung", "custom")
 
@@ -209,8 +209,8 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if node is None:
             return
         self._filling = True
-        self._fill(self.ui.codecBox, self._codecItems(), node.codec)
-        self._fill(self.ui.deviceBox, self._deviceItems(), node.device)
+        fillBox(self.ui.codecBox, self._codecItems(), node.codec)
+        fillBox(self.ui.deviceBox, self.engineSection.deviceItems(), node.device)
         self.ui.windowBox.setCurrentIndex(WINDOWS.index(node.window))
         self._filling = False
         custom = node.window == "custom"
@@ -221,17 +221,6 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.triplanarBox.enabled = bool(node.triplanar or row is None or row["is_2d"])
         self.engineSection.show(self.logic.running)
         self._showButtons()
-
-    @staticmethod
-    def _fill(box, items, current):
-        """Put (text, data) rows into a combo box, with the current value even if the engine does not know it."""
-        if current not in [data for _text, data in items]:
-            items = [*items, (current, current)]
-        if [(box.itemText(row), box.itemData(row)) for row in range(box.count)] != items:
-            box.clear()
-            for text, data in items:
-                box.addItem(text, data)
-        box.setCurrentIndex([data for _text, data in items].index(current))
 
     def _codecItems(self):
         rows = self.engine.codecs if self.engine else []
@@ -246,13 +235,6 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return _("Details appear when the engine has been checked.")
         text = _("{description} License: {license}.").format(description=row["description"], license=row["license"])
         return text if row["available"] else f"{text}\n{row['why']}"
-
-    def _deviceItems(self):
-        items = [(_("automatic"), "auto")]
-        for row in self.engine.devices if self.engine else []:
-            text = _("{id}: {name}, {free:.1f} GiB free")
-            items.append((text.format(id=row["id"], name=row["name"], free=row["memory_free_gib"]), row["id"]))
-        return items
 
     def _showButtons(self):
         running = self.logic.running

@@ -24,7 +24,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def small_volume() -> Volume:
-    return phantom.chest((10, 24, 32))[0]
+    return phantom.chest((10, 24, 32)).ct
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def small_ct(tmp_path: Path, small_volume: Volume) -> Path:
 @pytest.fixture(scope="session")
 def slow_ct(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A volume that keeps ``dct16`` busy for seconds: time enough to cancel."""
-    voxels = np.tile(phantom.chest((20, 256, 256))[0].voxels, (24, 1, 1))
+    voxels = np.tile(phantom.chest((20, 256, 256)).ct.voxels, (24, 1, 1))
     return Volume(voxels, Geometry((256, 256, 480))).save(tmp_path_factory.mktemp("slow") / "slow.nrrd")
 
 

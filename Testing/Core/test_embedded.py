@@ -43,7 +43,7 @@ def test_the_file_is_small_half_precision_and_complete() -> None:
 
 def test_latents_are_scaled(embedded: Codec) -> None:
     """Sixteen channels per 4x8x8, near zero mean and unit spread on a chest that the statistics do not come from."""
-    volume, _ = phantom.chest((33, 160, 192), seed=7)
+    volume = phantom.chest((33, 160, 192), seed=7).ct
     z = embedded.encode(volume.voxels, WIDE)
     assert z.shape == (1, 16, 9, 20, 24)
     std, mean = torch.std_mean(z, dim=(0, 2, 3, 4))
@@ -56,13 +56,13 @@ def test_latents_are_scaled(embedded: Codec) -> None:
 
 def test_the_statistics_are_those_of_the_weights(embedded: Codec) -> None:
     """As training/export.py printed them: a file from another run would not fit."""
-    std, mean = torch.std_mean(embedded.encode(phantom.chest(seed=0)[0].voxels, WIDE), dim=(0, 2, 3, 4))
+    std, mean = torch.std_mean(embedded.encode(phantom.chest(seed=0).ct.voxels, WIDE), dim=(0, 2, 3, 4))
     assert mean.abs().max() < 0.01
     assert (std - 1).abs().max() < 0.01
 
 
 def test_a_chest_survives(embedded: Codec) -> None:
-    gain, metrics = gain_over_dct16(phantom.chest((33, 160, 192), seed=7)[0], embedded)
+    gain, metrics = gain_over_dct16(phantom.chest((33, 160, 192), seed=7).ct, embedded)
     assert gain > PHANTOM_GAIN_DB
     assert metrics["dice_lung"] > 0.97
     assert abs(metrics["bias_hu"]) < 3

@@ -66,7 +66,7 @@ def test_an_interrupted_folder_run_taken_up_again_equals_a_straight_one(command:
     inputs = tmp_path / "in"
     inputs.mkdir()
     for seed in range(4):
-        phantom.chest((24, 96, 96), seed=seed)[0].save(inputs / f"{seed}.nii.gz")
+        phantom.chest((24, 96, 96), seed=seed).ct.save(inputs / f"{seed}.nii.gz")
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     assert command("reconstruct", "-i", inputs, "-o", straight, "--codec", "embedded").returncode == 0
 

@@ -28,7 +28,7 @@ from hypothesis.extra import numpy as hnp
 
 @pytest.fixture(scope="module")
 def case() -> Case:
-    source = phantom.chest((20, 48, 40))[0]
+    source = phantom.chest((20, 48, 40)).ct
     return Case.of(Path("chest.nrrd"), source, reconstruct(source, "dct16", ReconstructOptions(device="cpu")))
 
 

@@ -23,6 +23,7 @@ import slicerhost  # noqa: E402
 HOST = slicerhost.start()  # before any test file imports qt or slicer
 
 MODULE = ROOT / "CTGenExtension" / "CTGenReconstruct" / "CTGenReconstruct.py"
+GENERATE = ROOT / "CTGenExtension" / "CTGenGenerate" / "CTGenGenerate.py"
 SCREENSHOTS = ROOT / "Testing" / "Extension" / "screenshots"
 
 
@@ -73,7 +74,7 @@ def chest() -> np.ndarray:
     """A small procedural chest, int16 HU, (k, j, i)."""
     from ctgencore import phantom
 
-    return np.rint(phantom.chest((17, 64, 72))[0].voxels).astype(np.int16)
+    return np.rint(phantom.chest((17, 64, 72)).ct.voxels).astype(np.int16)
 
 
 @pytest.fixture

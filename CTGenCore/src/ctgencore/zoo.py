@@ -169,12 +169,13 @@ NETWORKS: dict[str, NetworkRow] = {
         tiny=SLICE_UNET_TINY,
         config={
             "in_channels": 61,  # latents of the CT, the label map and the tissue sketch, 13 disease channels
-            "channels": 32,
-            "multipliers": (1, 2, 3),
+            "channels": 72,
+            "multipliers": (1, 1, 1),
             "res_blocks": 1,
             "attention_levels": (1, 2),
+            "head_width": 24,
             "context_width": 128,
-            "groups": 16,
+            "groups": 8,
         },
     ),
     "leanvae": NetworkRow(cls="leanvae:LeanVAE", tiny=LEANVAE_TINY),

@@ -100,7 +100,8 @@ class Application(QtWidgets.QApplication):
         slicer.modules = SimpleNamespace()
         slicer.moduleNames = SimpleNamespace()
         logics = {"Colors": "vtkMRMLColorLogic", "Volumes": "vtkSlicerVolumesLogic",
-                  "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic"}  # fmt: skip
+                  "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
+                  "Segmentations": "vtkSlicerSegmentationsModuleLogic"}  # fmt: skip
         for name, class_name in logics.items():
             logic = getattr(slicer, class_name)()
             logic.SetMRMLApplicationLogic(self._logic)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
-from PySide6 import QtCore, QtGui
+from PySide6 import QtCore, QtGui, QtWidgets
 
-from .views import ORIENTATIONS, draw_slice
+from .views import draw_slice
 
 CAPTION = "host-rendered (not 3D Slicer)"
-_COLORS = {"Red": "#f34a33", "Green": "#6eb04b", "Yellow": "#edd54c"}
-_VIEW, _BAR, _CAPTION = 300, 18, 22
+_VIEW, _BAR, _CAPTION, _HEIGHT = 300, 18, 22, 900
 
 
 def save(panel: Any, layout_manager: Any, path: Path) -> None:
@@ -22,21 +22,30 @@ def save(panel: Any, layout_manager: Any, path: Path) -> None:
         layout_manager: the host's.
         path: file to write; its folder is made.
     """
+    layout = panel.layout()  # Slicer has the panel in a scroll area: it gets the height that it asks for
+    layout.activate()
+    panel.resize(panel.width, max(_HEIGHT, layout.totalHeightForWidth(panel.width), layout.totalMinimumSize().height()))
+    QtWidgets.QApplication.processEvents()
     picture = panel.grab()
-    names = list(ORIENTATIONS)
-    height = max(picture.height(), (_VIEW + _BAR) * len(names)) + _CAPTION
-    canvas = QtGui.QImage(picture.width() + _VIEW, height, QtGui.QImage.Format.Format_RGB32)
+    names = layout_manager.shown_views()
+    rows = math.ceil(picture.height() / (_VIEW + _BAR))
+    columns = max(1, math.ceil(len(names) / rows))
+    height = max(picture.height(), (_VIEW + _BAR) * min(rows, len(names))) + _CAPTION
+    canvas = QtGui.QImage(picture.width() + _VIEW * columns, height, QtGui.QImage.Format.Format_RGB32)
     canvas.fill(QtGui.QColor("#202020"))
     painter = QtGui.QPainter(canvas)
     painter.drawPixmap(0, 0, picture)
-    for row, name in enumerate(names):
-        top = row * (_VIEW + _BAR)
-        painter.fillRect(picture.width(), top, _VIEW, _BAR, QtGui.QColor(_COLORS[name]))
+    for place, name in enumerate(names):
+        node = layout_manager.sliceWidget(name).mrmlSliceNode()
+        left, top = picture.width() + (place % columns) * _VIEW, (place // columns) * (_VIEW + _BAR)
+        color = QtGui.QColor.fromRgbF(*node.GetLayoutColor())
+        painter.fillRect(left, top, _VIEW, _BAR, color)
         painter.setPen(QtGui.QColor("black"))
-        area = QtCore.QRect(picture.width() + 6, top, _VIEW, _BAR)
-        painter.drawText(area, QtCore.Qt.AlignmentFlag.AlignVCenter, ORIENTATIONS[name])
+        area = QtCore.QRect(left + 6, top, _VIEW, _BAR)
+        text = f"{node.GetLayoutLabel()}: {_shown(layout_manager.sliceWidget(name).sliceLogic())}"
+        painter.drawText(area, QtCore.Qt.AlignmentFlag.AlignVCenter, text)
         view = draw_slice(layout_manager.sliceWidget(name).sliceLogic(), _VIEW, _VIEW)
-        painter.drawImage(picture.width(), top + _BAR, view)
+        painter.drawImage(left, top + _BAR, view)
     painter.setPen(QtGui.QColor("white"))
     area = QtCore.QRect(6, height - _CAPTION, canvas.width() - 12, _CAPTION)
     painter.drawText(area, QtCore.Qt.AlignmentFlag.AlignVCenter, CAPTION)
@@ -44,3 +53,13 @@ def save(panel: Any, layout_manager: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not canvas.save(str(path)):
         raise OSError(f"cannot write {path}")
+
+
+def _shown(logic: Any) -> str:
+    """Orientation and volumes of a view."""
+    names = [logic.GetSliceNode().GetOrientation()]
+    for layer in (logic.GetBackgroundLayer(), logic.GetForegroundLayer()):
+        volume = layer.GetVolumeNode() if layer is not None else None
+        if volume is not None:
+            names.append(volume.GetName())
+    return ", ".join(names)

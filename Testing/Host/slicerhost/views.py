@@ -10,8 +10,6 @@ import vtk
 from PySide6 import QtGui
 from vtk.util.numpy_support import vtk_to_numpy
 
-ORIENTATIONS = {"Red": "Axial", "Green": "Coronal", "Yellow": "Sagittal"}
-
 
 class SliceWidget:
     """One slice view."""
@@ -29,23 +27,57 @@ class SliceWidget:
 
 
 class LayoutManager:
-    """The three slice views of the conventional layout."""
+    """MRML's own layout logic, and a slice logic for every slice view that a layout has."""
 
     def __init__(self, application_logic: Any) -> None:
+        self._application_logic = application_logic
         self._logics = vtk.vtkCollection()
         self._widgets: dict[str, SliceWidget] = {}
         application_logic.SetSliceLogics(self._logics)
-        for name, orientation in ORIENTATIONS.items():
-            logic = slicer.vtkMRMLSliceLogic()
-            logic.SetMRMLApplicationLogic(application_logic)
-            logic.SetMRMLScene(slicer.mrmlScene)
-            node = logic.AddSliceNode(name)
-            node.SetOrientation(orientation)
-            self._logics.AddItem(logic)
-            self._widgets[name] = SliceWidget(logic)
+        self._layout_logic = slicer.vtkMRMLLayoutLogic()
+        self._layout_logic.SetMRMLScene(slicer.mrmlScene)
+        self.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+
+    def layoutLogic(self) -> Any:
+        """The real vtkMRMLLayoutLogic."""
+        return self._layout_logic
+
+    def setLayout(self, layout: int) -> None:
+        """Show a layout, built-in or added to the layout node.
+
+        Raises:
+            ValueError: there is no such layout; Slicer would show nothing and say so in its log.
+        """
+        node = self._layout_logic.GetLayoutNode()
+        if layout != slicer.vtkMRMLLayoutNode.SlicerLayoutNone and not node.IsLayoutDescription(layout):
+            raise ValueError(f"there is no layout {layout}")
+        node.SetViewArrangement(layout)
+        for slice_node in self._shown():
+            if slice_node.GetLayoutName() not in self._widgets:
+                logic = slicer.vtkMRMLSliceLogic()
+                logic.SetMRMLApplicationLogic(self._application_logic)
+                logic.SetMRMLScene(slicer.mrmlScene)
+                logic.SetSliceNode(slice_node)
+                self._logics.AddItem(logic)
+                self._widgets[slice_node.GetLayoutName()] = SliceWidget(logic)
+
+    @property
+    def layout(self) -> int:
+        """Number of the layout that is shown."""
+        return self._layout_logic.GetLayoutNode().GetViewArrangement()
+
+    def _shown(self) -> list[Any]:
+        """Slice nodes of the layout, in reading order."""
+        nodes = self._layout_logic.GetViewNodes()
+        every = [nodes.GetItemAsObject(index) for index in range(nodes.GetNumberOfItems())]
+        return [node for node in every if node.IsA("vtkMRMLSliceNode")]
+
+    def shown_views(self) -> list[str]:
+        """Names of the slice views that the layout shows."""
+        return [node.GetLayoutName() for node in self._shown()]
 
     def sliceViewNames(self) -> tuple[str, ...]:
-        """Red, Green, Yellow."""
+        """Every slice view that there is, shown or not."""
         return tuple(self._widgets)
 
     def sliceWidget(self, name: str) -> SliceWidget:
@@ -91,6 +123,7 @@ def draw_slice(logic: Any, width: int, height: int) -> QtGui.QImage:
         actor = vtk.vtkActor2D()
         actor.SetMapper(mapper)
         renderer.AddViewProp(actor)
+    group = _segmentations(logic, window, renderer)
     window.Render()
     grabber = vtk.vtkWindowToImageFilter()
     grabber.SetInput(window)
@@ -100,4 +133,18 @@ def draw_slice(logic: Any, width: int, height: int) -> QtGui.QImage:
     columns, rows, _ = image.GetDimensions()
     pixels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(rows, columns, 3)[::-1]
     pixels = np.ascontiguousarray(pixels)
+    group.SetMRMLDisplayableNode(None)
     return QtGui.QImage(pixels.data, columns, rows, 3 * columns, QtGui.QImage.Format.Format_RGB888).copy()
+
+
+def _segmentations(logic: Any, window: Any, renderer: Any) -> Any:
+    """Have MRML's own displayable manager draw the segmentations into a slice view."""
+    interactor = vtk.vtkGenericRenderWindowInteractor()  # the manager asks it for events
+    interactor.SetRenderWindow(window)
+    manager = slicer.vtkMRMLSegmentationsDisplayableManager2D()
+    manager.SetMRMLApplicationLogic(slicer.app.applicationLogic())
+    group = slicer.vtkMRMLDisplayableManagerGroup()
+    group.SetRenderer(renderer)
+    group.AddDisplayableManager(manager)
+    group.SetMRMLDisplayableNode(logic.GetSliceNode())
+    return group

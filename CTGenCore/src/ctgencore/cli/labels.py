@@ -53,6 +53,8 @@ def _suggestions(path: Path) -> list[dict[str, Any] | None]:
 
     try:
         names = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(names, list):
+            raise TypeError(f"it holds a {type(names).__name__}")
         pairs = [(str(item["name"]), str(item.get("terminology", ""))) for item in names]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(

@@ -5,6 +5,7 @@ Limits are ours, set on procedural chests and real CT with their masks (see `doc
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,19 +14,19 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import Geometry
 from ..labels import AIRWAY, BODY, DISEASES, LUNG_LOBES, MAP_OFFSET, ORGANS, TRACHEA, VESSEL, name_of
-from ..labels.body import body_from_ct
+from ..labels.body import BODY_HU, body_from_ct
 from ..volume import Volume
 
 LEAST_VOXELS = 200  # an organ smaller than this has no trustworthy median
 LEAST_DISEASE = 20
-ORGANS_OUT = 0.1  # share of organs whose median may miss its range
+ORGANS_OUT = 0.1  # share of organs, by number and by volume, whose median may miss its range
 LUNG_DICE = 0.9  # 0.98 on procedural chests, 0.90 to 0.95 on real ones
 BONE_DICE = 0.6  # 0.87 on procedural chests; 0.68 to 0.78 on real ones, whose marrow is often below 200 HU
 BODY_DICE = 0.95
 JUMP = 8.0  # robust z: 1 to 5 on procedural chests, 2 to 7 on real CT, 12 and more at a seam of 40 HU or 2 pixels
 CHANGE_HU = 15.0
 AROUND_MM = 8.0  # a disease may move its surroundings this far away
-EFFECT_HU = 20.0  # least shift of a disease against healthy lung
+EFFECT = 0.25  # least shift of a disease against healthy lung, as a share of the typical one
 NEAR_MM = 15.0
 LUNG_HU, BONE_HU = -500.0, 200.0
 VOXELS = 16_000_000  # agreement is measured on at most so many voxels, every second or third in plane otherwise
@@ -151,23 +152,24 @@ def _organ_hu(hu: np.ndarray, combined: np.ndarray) -> list[Check]:
         listed = "; ".join(
             f"{name_of(i)} {medians[i]} HU instead of {ORGANS[i].hu[0]} to {ORGANS[i].hu[2]}" for i in outside[:4]
         )
-        share = len(outside) / len(measured)
-        text = f"{len(outside)} of {len(measured)} organs have a median HU outside their range, a share of {share:.2f}"
+        solid = max(1, sum(int(counts[index]) for index in measured if index != BODY))
+        volume = sum(int(counts[index]) for index in outside if index != BODY) / solid
+        share = max(len(outside) / len(measured), volume)
+        text = f"{len(outside)} of {len(measured)} organs, {volume:.0%} by volume, have a median HU outside their range"
         checks.append(_at_most("organ-hu", share, ORGANS_OUT, text + (f": {listed}" if listed else "")))
     healthy = bins[list(LUNG_LOBES)].sum(0)
     if healthy.sum() < LEAST_VOXELS:
         return checks
-    lung = int((healthy.cumsum() * 2 >= healthy.sum()).argmax()) - 1024
     values = np.arange(4096) - 1024
+    lung = float(healthy @ values) / float(healthy.sum())
     for disease in DISEASES.values():
         row = bins[disease.map_value]
         if disease.direction and row.sum() >= LEAST_DISEASE:
+            least = EFFECT * abs(disease.typical_hu - ORGANS[LUNG_LOBES[0]].hu[1])
             shift = disease.direction * (float(row @ values) / float(row.sum()) - lung)
             word = "above" if disease.direction > 0 else "below"
-            text = f"{disease.name} is {shift:.0f} HU {word} healthy lung, at least {EFFECT_HU:g}"
-            checks.append(
-                Check(f"disease-{disease.class_id}", round(shift, 1), EFFECT_HU, shift >= EFFECT_HU, text + ".")
-            )
+            text = f"{disease.name} is {shift:.0f} HU {word} healthy lung, at least {least:.0f}."
+            checks.append(Check(f"disease-{disease.class_id}", round(shift, 1), least, shift >= least, text))
     return checks
 
 
@@ -193,10 +195,9 @@ def _agreement(hu: np.ndarray, combined: np.ndarray, geometry: Geometry) -> list
         return wide.view(bool)
 
     inside = combined > 0
-    try:
-        body = body_from_ct(Volume(hu, geometry))
-    except InputError:  # no tissue at all
-        body = np.zeros_like(inside)
+    body = inside & (hu > BODY_HU)  # arms that the mask has, apart from the trunk
+    with contextlib.suppress(InputError):  # no tissue at all
+        body |= body_from_ct(Volume(hu, geometry))
     checks = [_dice("body-agreement", body, inside, np.ones_like(inside), BODY_DICE, "the body without its table")]
     core = ndimage.binary_erosion(inside, border_value=1)
     hidden = ndimage.binary_dilation((combined > BODY) | (combined == VESSEL))

@@ -18,6 +18,7 @@ from ..networks.leanvae import LeanVAE
 from .clips import Clips
 from .codec_init import start_from_principal_components
 from .recipes import CodecRecipe
+from .records import load_state, save_state, update_average
 
 Log = Callable[[str], None]
 
@@ -66,7 +67,7 @@ def train_codec(
     net = LeanVAE(**recipe.network)
     optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     state_file = folder / "state.pt"
-    state = torch.load(state_file, weights_only=True) if state_file.is_file() else None
+    state = load_state(state_file)
     step = state["step"] if state else 0
 
     voxels = recipe.batch * torch.tensor(recipe.clip_zyx[0]).prod().item()
@@ -99,9 +100,7 @@ def train_codec(
         optimizer.step()
         optimizer.zero_grad()
         step += 1
-        decay = min(recipe.ema, (1 + step) / (10 + step))
-        for key, value in bare.state_dict().items():
-            average[key].lerp_(value.to(average[key].device), 1 - decay)
+        update_average(average, bare.state_dict(), recipe.ema, step)
         losses.append(loss.item())
         if step % 50 == 0 or step == recipe.steps:
             rate = (step - shown) / (time.monotonic() - started)
@@ -110,16 +109,10 @@ def train_codec(
             if accelerator.is_main_process:
                 log(json.dumps(line))
         if (step % save_every == 0 or step == recipe.steps) and accelerator.is_main_process:
-            _save(state_file, step, bare, optimizer, average)
+            tensors = {"net": bare.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
+            save_state(state_file, {"step": step, **tensors})
     final = LeanVAE(**recipe.network)
     final.load_state_dict(average)
     if accelerator.is_main_process:
         final.save_pretrained(folder / "final")
     return folder / "final"
-
-
-def _save(path: Path, step: int, net: LeanVAE, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]) -> None:
-    temporary = path.with_suffix(".tmp")
-    tensors = {"step": step, "net": net.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
-    torch.save(tensors, temporary)
-    temporary.replace(path)

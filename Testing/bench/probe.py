@@ -1,0 +1,276 @@
+"""A probe that says from a CT and its organ mask which of the 18 findings are there: one logistic regression each.
+
+python Testing/bench/probe.py [--phantoms 360] [--workers 2]
+
+It learns on phantoms of its own (seeds from 910000), seen through the ``embedded`` codec, since no generator in its
+latent space can draw what the codec loses. A quarter of them is held out; the AUC there says which findings it sees.
+Features are kept in ``runs/bench``: drawing the phantoms takes minutes, the fit a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from ctgencore import labels, phantom
+from ctgencore.codecs.base import Codec
+from ctgencore.intensity import WINDOWS
+from scipy import ndimage, optimize
+
+SHAPE_ZYX = (64, 128, 128)
+FIRST_SEED = 910_000
+STREAM = 99
+PREVALENCE = 0.2
+HELD_OUT = 4  # every fourth phantom
+STRENGTH = 0.05  # of the L2 penalty
+VISIBLE_AUC = 0.8
+FORMAT = 1  # of the features
+CACHE = Path(__file__).resolve().parents[2] / "runs" / "bench"
+NAMES = tuple(finding.name for finding in labels.FINDINGS)
+
+AIR_TO_BONE = (-980, -940, -900, -850, -800, -700, -600, -450, -300, -150, -30, 20, 60, 130, 250)
+BRIGHT = (130, 200, 300, 450, 700)
+SOFT = (-150, -60, -20, 5, 30, 60, 100, 150)
+SCALES_MM = (2.0, 4.0, 8.0, 16.0)
+TAILS = (0.001, 0.02, 0.5, 0.98, 0.999)
+
+
+# --- features --------------------------------------------------------------------------------------------------------
+
+
+def features(hu: np.ndarray, organs: np.ndarray, spacing_zyx: tuple[float, float, float]) -> np.ndarray:
+    """Numbers about lobes, pleura, airways, heart, vessels, mediastinum and chest wall.
+
+    Args:
+        hu: (Z, Y, X).
+        organs: (Z, Y, X) organ ids of the healthy anatomy.
+        spacing_zyx: mm.
+
+    Returns:
+        (n,) float32.
+    """
+    hu = hu.astype(np.float32)
+    inside = np.isin(organs, (*labels.LUNG_LOBES, labels.VESSEL, labels.AIRWAY))
+    depth = ndimage.distance_transform_edt(inside, sampling=spacing_zyx)
+    lobes = [organs == lobe for lobe in labels.LUNG_LOBES]
+    bands = _bands(hu, inside, spacing_zyx)
+    per_lobe = np.stack([_texture(hu, bands, lobe) for lobe in lobes])
+    parts = [
+        *(np.sort(per_lobe, axis=0)[[0, 2, 4]]),  # a finding of any one lobe moves an end
+        per_lobe.mean(axis=0),
+        _texture(hu, bands, inside),
+        _texture(hu, bands, inside & (depth < 8)),
+        _texture(hu, bands, inside & (depth >= 8)),
+        _texture(hu, bands, inside & (_away(organs == labels.AIRWAY, spacing_zyx) < 7)),
+    ]
+    parts += [_shares(hu, low, AIR_TO_BONE) for low in _dependent(inside & (depth < 14))]
+    heart = organs == 115
+    outside_heart = _away(heart, spacing_zyx)
+    within_heart = ndimage.distance_transform_edt(heart, sampling=spacing_zyx)
+    rim = (within_heart < 8) & (outside_heart < 8) & ~inside
+    aorta = organs == 6
+    body = organs > 0
+    wall = ndimage.distance_transform_edt(body, sampling=spacing_zyx)
+    middle = (organs == labels.BODY) & (_away(organs == labels.TRACHEA, spacing_zyx) < 45)
+    middle |= (organs == labels.BODY) & (_away(aorta, spacing_zyx) < 15)
+    for region in (heart & (within_heart > 6), heart & (within_heart <= 6), rim):
+        parts += [_shares(hu, region, BRIGHT), _shares(hu, region, SOFT), _tails(hu, region)]
+    hot = hu - ndimage.gaussian_filter(hu, [8 / mm for mm in spacing_zyx])
+    aorta_wall = _away(aorta, spacing_zyx) < 4
+    for region in (aorta_wall, heart, middle, (wall > 0) & (wall < 6), organs == 125, organs == 122):
+        parts += [_tails(hu, region), _tails(hot, region)]
+    parts += [_shares(hu, middle, SOFT), _shares(hot, aorta_wall, BRIGHT), _shares(hot, heart, BRIGHT)]
+    skin = ~body & (_away(body, spacing_zyx) < 12)
+    parts += [_tails(hu, skin), _shares(hu, (wall > 0) & (wall < 30) & ~inside, (300, 500, 700, 900))]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def _away(mask: np.ndarray, spacing_zyx: tuple[float, float, float]) -> np.ndarray:
+    """Distance in mm from a mask, 0 in it."""
+    if not mask.any():
+        return np.full(mask.shape, np.inf, np.float32)
+    return ndimage.distance_transform_edt(~mask, sampling=spacing_zyx)
+
+
+def _shares(values: np.ndarray, region: np.ndarray, edges: tuple[int, ...]) -> np.ndarray:
+    """Square roots of the shares of a region between neighboring edges and beyond the outer ones."""
+    chosen = values[region]
+    counts = np.bincount(np.digitize(chosen, edges), minlength=len(edges) + 1)
+    return np.sqrt(counts / max(1, len(chosen)))
+
+
+def _tails(values: np.ndarray, region: np.ndarray) -> np.ndarray:
+    chosen = values[region]
+    return np.quantile(chosen, TAILS) if len(chosen) else np.zeros(len(TAILS))
+
+
+def _bands(hu: np.ndarray, lung: np.ndarray, spacing_zyx: tuple[float, float, float]) -> list[np.ndarray]:
+    """Differences of Gaussians within the lungs; what lies outside does not blur in."""
+    weight, value = lung.astype(np.float32), np.where(lung, hu, 0)
+    smooth = [hu]
+    for scale in SCALES_MM:
+        sigma = [scale / mm for mm in spacing_zyx]
+        near = ndimage.gaussian_filter(weight, sigma, truncate=2.5)
+        smooth.append(ndimage.gaussian_filter(value, sigma, truncate=2.5) / np.maximum(near, 1e-3))
+    return [fine - coarse for fine, coarse in itertools.pairwise(smooth)]
+
+
+def _texture(hu: np.ndarray, bands: list[np.ndarray], region: np.ndarray) -> np.ndarray:
+    """Histogram and, by scale, spread and tails of a region of the lungs."""
+    parts = [_shares(hu, region, AIR_TO_BONE), _tails(hu, region)]
+    for band in bands:
+        chosen = band[region]
+        parts += [[chosen.std()] if len(chosen) else [0.0], _tails(band, region)]
+    return np.concatenate(parts)
+
+
+def _dependent(rim: np.ndarray) -> list[np.ndarray]:
+    """Back and lower thirds of the pleural rim, left and right of the middle: where fluid collects."""
+    z, y, x = np.nonzero(rim)
+    if not len(z):
+        return [rim] * 4
+    back, low, middle = np.quantile(y, 0.67), np.quantile(z, 0.33), np.median(x)
+    parts = []
+    for side in (x < middle, x >= middle):
+        for place in (y > back, z < low):
+            part = np.zeros_like(rim)
+            keep = side & place
+            part[z[keep], y[keep], x[keep]] = True
+            parts.append(part)
+    return parts
+
+
+# --- phantoms --------------------------------------------------------------------------------------------------------
+
+
+@cache
+def codec() -> Codec:
+    return Codec.from_pretrained("embedded", device="cpu")
+
+
+def sample(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features and the 18 labels of one phantom, each finding there with the same probability."""
+    rng = np.random.default_rng((seed, STREAM))
+    wanted = [name for name in NAMES if rng.uniform() < PREVALENCE]
+    drawn = phantom.chest(SHAPE_ZYX, seed=seed, findings=wanted)
+    hu = codec().reconstruct_hu(drawn.ct.voxels, WINDOWS["wide"])
+    present = np.array([name in drawn.finding_names for name in NAMES])
+    return features(hu, drawn.organs.voxels, drawn.ct.geometry.spacing_zyx), present
+
+
+def _alone() -> None:
+    import torch
+
+    torch.set_num_threads(1)  # one process per core does more than many threads
+
+
+def samples(count: int, workers: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features (count, n) and labels (count, 18), from the cache where they are there."""
+    sources = sorted(Path(phantom.__file__).parent.glob("*.py"))
+    key = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
+    key.update(f"{FORMAT} {SHAPE_ZYX} {PREVALENCE} {codec().weights}".encode())
+    path = CACHE / f"probe-{key.hexdigest()[:12]}.npz"
+    x, y = np.zeros((0, 0), np.float32), np.zeros((0, len(NAMES)), bool)
+    if path.is_file():
+        with np.load(path) as held:
+            x, y = held["x"], held["y"]
+    todo = range(FIRST_SEED + len(x), FIRST_SEED + count)
+    if todo:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_alone) as pool:
+            new = list(pool.map(sample, todo))
+        x = np.concatenate([*([x] if len(x) else []), np.stack([each for each, _ in new])])
+        y = np.concatenate([y, np.stack([each for _, each in new])])
+        np.savez(path, x=x, y=y)
+    return x[:count], y[:count]
+
+
+# --- regression ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Eighteen logistic regressions on standardized features.
+
+    Attributes:
+        mean, deviation: (n,) of the features.
+        weights, bias: (n, 18) and (18,).
+        auc: name to area under the curve on held-out phantoms.
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    weights: np.ndarray
+    bias: np.ndarray
+    auc: dict[str, float]
+
+    def logits(self, x: np.ndarray) -> np.ndarray:
+        """(..., 18) from features (..., n)."""
+        return _standard(x, self.mean, self.deviation) @ self.weights + self.bias
+
+    @property
+    def seen(self) -> list[str]:
+        """Findings with a held-out AUC of at least 0.8."""
+        return [name for name in NAMES if self.auc[name] >= VISIBLE_AUC]
+
+
+def _standard(x: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    return np.clip((x - mean) / deviation, -4, 4)
+
+
+def train(count: int = 360, workers: int = 2) -> Probe:
+    """Fit on three quarters of the phantoms, measure on the others."""
+    x, y = samples(count, workers)
+    held = np.arange(len(x)) % HELD_OUT == HELD_OUT - 1
+    mean, deviation = x[~held].mean(0), x[~held].std(0) + 1e-6
+    z = _standard(x, mean, deviation)
+    fits = [_fit(z[~held], y[~held, k]) for k in range(len(NAMES))]
+    weights, bias = np.stack([w for w, _ in fits], axis=1), np.array([b for _, b in fits])
+    scores = z[held] @ weights + bias
+    curve = {name: auc(scores[:, k], y[held, k]) for k, name in enumerate(NAMES)}
+    return Probe(mean, deviation, weights, bias, curve)
+
+
+def _fit(z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
+    """Weights and bias of an L2-regularized logistic regression."""
+    sign = np.where(y, 1.0, -1.0)
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        w, b = parameters[:-1], parameters[-1]
+        margin = sign * (z @ w + b)
+        slope = -sign / (1 + np.exp(np.clip(margin, -50, 50))) / len(y)
+        gradient = np.append(z.T @ slope + STRENGTH * w, slope.sum())
+        return float(np.logaddexp(0, -margin).mean() + STRENGTH / 2 * w @ w), gradient
+
+    best = optimize.minimize(loss, np.zeros(z.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+    return best[:-1], float(best[-1])
+
+
+def auc(scores: np.ndarray, present: np.ndarray) -> float:
+    """Probability that a phantom with the finding scores higher than one without; nan if there is only one kind."""
+    with_it, without = scores[present], scores[~present]
+    if not len(with_it) or not len(without):
+        return float("nan")
+    return float((np.sign(with_it[:, None] - without[None]).mean() + 1) / 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--phantoms", type=int, default=360)
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    probe = train(arguments.phantoms, arguments.workers)
+    print("| finding | held-out AUC |\n|---|---|")
+    for name, value in probe.auc.items():
+        print(f"| {name} | {value:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
