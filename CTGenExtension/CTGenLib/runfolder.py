@@ -127,7 +127,6 @@ class RunFolder:
         colors.SetColor(0, _("background"), 0.0, 0.0, 0.0, 0.0)
         for label, (name, color) in mask.names.items():
             colors.SetColor(label, name, *color, 1.0)
-        colors.NamesInitialisedOn()
         colors.HideFromEditorsOff()
         slicer.mrmlScene.AddNode(colors)
         node = slicer.vtkMRMLLabelMapVolumeNode()

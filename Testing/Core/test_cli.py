@@ -348,10 +348,13 @@ def test_demo_writes_volumes_records_and_one_page(command: Command, small_ct: Pa
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str(tmp_path / "demo" / "index.html")
     assert names(tmp_path / "demo") == [
-        *("2_small_recon.json", "2_small_recon.nii.gz", "index.html", "phantom_chest.nii.gz"),
-        *("phantom_chest_recon.json", "phantom_chest_recon.nii.gz", "small_recon.json", "small_recon.nii.gz"),
+        *("2_small_recon.json", "2_small_recon.nii.gz", "generated_chest.json", "generated_chest.nii.gz"),
+        *("index.html", "phantom_chest.nii.gz", "phantom_chest_recon.json", "phantom_chest_recon.nii.gz"),
+        *("phantom_diseases.nii.gz", "phantom_organs.nii.gz", "small_recon.json", "small_recon.nii.gz"),
     ]
-    assert (tmp_path / "demo" / "index.html").read_text().count("<section data-case") == 3
+    page = (tmp_path / "demo" / "index.html").read_text()
+    assert page.count("<section data-case") == 4
+    assert "mask, in typical HU" in page
     wrong = command("demo", tmp_path / "none.nrrd", "-o", tmp_path / "other", "--codec", "identity")
     assert wrong.returncode == 2
     assert not (tmp_path / "other").exists()

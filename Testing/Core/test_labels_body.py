@@ -125,7 +125,7 @@ def test_names_that_come_with_a_file(tmp_path: Path) -> None:
     assert done.labels.voxels.ravel().tolist() == [0, 200, 14]
     assert "Milz" in done.dropped[1]
 
-    table = b'<CaretExtension><LabelTable><Label Key=\'1\'/><Label Key="2" Red="1"><![CDATA[kidney_left]]></Label></LabelTable>'
+    table = b'<LabelTable><Label Key="2" Red="1"><![CDATA[kidney_left]]></Label></LabelTable>'
     raw = bytearray(gzip.decompress(path.read_bytes()))
     size = -(-(8 + len(table)) // 16) * 16
     struct.pack_into("<f", raw, 108, 352 + size)

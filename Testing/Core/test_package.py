@@ -199,7 +199,8 @@ def test_wheel_holds_its_data_and_imports_without_extras(clean_environment: Path
     here, count, data = done.stdout.splitlines()
     assert Path(here).is_relative_to(clean_environment.parents[1])
     assert int(count) == len(MODULES) - 2  # without the top and __main__
-    assert data.split() == ["py.typed", "report/page.html", "weights/embedded_codec.safetensors"]
+    weights = ["embedded_codec.safetensors", "foundation_embedded.safetensors", "foundation_embedded.vocab.txt"]
+    assert data.split() == ["py.typed", "report/page.html", *(f"weights/{name}" for name in weights)]
 
 
 def test_wheel_commands_run(clean_environment: Path, tmp_path: Path) -> None:

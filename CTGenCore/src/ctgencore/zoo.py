@@ -324,7 +324,7 @@ GENERATORS: dict[str, GeneratorRow] = {
             text_config={"width": 128, "layers": 2, "max_tokens": 256, "reads_spacing": True},
             weights=(
                 WeightFile(filename="foundation_embedded.safetensors", packaged=True),
-                WeightFile(filename="embedded_vocab.txt", packaged=True),
+                WeightFile(filename="foundation_embedded.vocab.txt", packaged=True),
             ),
             source="trained by `ctgencore train foundation.embedded`",
             prediction="v_prediction",

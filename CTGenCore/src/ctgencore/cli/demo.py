@@ -37,10 +37,15 @@ def demo(
         for path in given:
             io.read(path).check_ct()  # a wrong path should not cost the time of the phantom
         output.mkdir(parents=True, exist_ok=True)
-        drawn = phantom.chest().ct
-        source = output / "phantom_chest.nii.gz"
-        drawn.save(source)
-        cases = _reconstruct([source, *given], output, codec, device, quiet=quiet)
+        drawn = phantom.chest(findings=FINDINGS)
+        paths = {
+            "chest": drawn.ct.save(output / "phantom_chest.nii.gz"),
+            "organs": drawn.organs.save(output / "phantom_organs.nii.gz"),
+            "diseases": drawn.diseases.save(output / "phantom_diseases.nii.gz"),
+        }
+        with Display(quiet=quiet, total=len(given) + 2) as display:
+            cases = _reconstruct([paths["chest"], *given], output, codec, device, display)
+            cases.append(_generate(paths, drawn.report.text, output, device, display))
         page = write_page(output / "index.html", cases)
         _print_table(cases)
         if not quiet:

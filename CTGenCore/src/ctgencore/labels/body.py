@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import InputError
+from ..geometry import AxisPlan
 from ..volume import LabelMap, Volume
-from .orient import Turn
 from .tables import BODY, name_of
 
 BODY_HU = -500.0  # between lung or fat and air; table foam and clothes are below
@@ -36,11 +36,12 @@ def body_from_ct(ct: Volume) -> np.ndarray:
     Raises:
         InputError: nothing in it is a body.
     """
-    turn = Turn.of(ct.geometry)
-    hu = turn.to_spl(ct.voxels)
+    plan = AxisPlan.to_lps(ct.geometry)
+    spacing = plan.reorder(ct.geometry.spacing_zyx)
+    hu = plan.apply(ct.voxels)
     tissue = hu > BODY_HU
-    steps = tuple(max(1, round(COARSE_MM / mm)) for mm in turn.spacing)
-    coarse_mm = tuple(n * mm for n, mm in zip(steps, turn.spacing, strict=True))
+    steps = tuple(max(1, round(COARSE_MM / mm)) for mm in spacing)
+    coarse_mm = tuple(n * mm for n, mm in zip(steps, spacing, strict=True))
     coarse = _block_mean(tissue, steps) > 0.5
     core = _largest(_opened(coarse, TABLE_MM / 2, coarse_mm))
     if not core.any():
@@ -48,7 +49,7 @@ def body_from_ct(ct: Volume) -> np.ndarray:
             f"A body is more than {TABLE_MM:g} mm of tissue above {BODY_HU:g} HU; this CT has none. Check its HU."
         )
     near = _spread(_dilated(core, 1), steps, tissue.shape)
-    return turn.back(_filled(tissue & near, hu))
+    return np.ascontiguousarray(plan.undo(_filled(tissue & near, hu)))
 
 
 def _filled(body: np.ndarray, hu: np.ndarray) -> np.ndarray:
@@ -88,7 +89,7 @@ def _filled(body: np.ndarray, hu: np.ndarray) -> np.ndarray:
 def body_from_labels(organs: LabelMap) -> np.ndarray:
     """Guess the body around organ labels when there is no CT: their hull, slice by slice, and a margin for the wall.
 
-    Dice against the envelope of the CT: 0.95 for a full set of labels, 0.75 to 0.87 for lungs and little else.
+    Dice against the envelope of the CT: 0.95 for a full set of labels, 0.7 to 0.87 for lungs and little else.
 
     Args:
         organs: organ ids. A map that has an envelope keeps it as it is.
@@ -101,13 +102,14 @@ def body_from_labels(organs: LabelMap) -> np.ndarray:
     """
     if has_envelope(organs):
         return organs.voxels > 0
-    turn = Turn.of(organs.geometry)
-    labels = turn.to_spl(organs.voxels)
+    plan = AxisPlan.to_lps(organs.geometry)
+    spacing = plan.reorder(organs.geometry.spacing_zyx)
+    labels = plan.apply(organs.voxels)
     given = labels > 0
     if not given.any():
         raise InputError("A body envelope needs at least one organ label; the map is empty. Give a CT instead.")
-    steps = tuple(max(1, round(COARSE_MM / mm)) for mm in turn.spacing)
-    coarse_mm = tuple(n * mm for n, mm in zip(steps, turn.spacing, strict=True))
+    steps = tuple(max(1, round(COARSE_MM / mm)) for mm in spacing)
+    coarse_mm = tuple(n * mm for n, mm in zip(steps, spacing, strict=True))
     coarse = _block_mean(given, steps) > 0
     hull = _hulls(coarse)
     occupied = np.flatnonzero(hull.any((1, 2)))
@@ -116,7 +118,7 @@ def body_from_labels(organs: LabelMap) -> np.ndarray:
     hull = _grown(np.where(head[:, None, None], hull, wide), MARGIN_MM, coarse_mm)
     hull[occupied[-1] + 1 :] = False if head.any() else hull[occupied[-1]]
     hull[: occupied[0]] = hull[occupied[0]]
-    return turn.back(_spread(hull, steps, labels.shape) | given)
+    return np.ascontiguousarray(plan.undo(_spread(hull, steps, labels.shape) | given))
 
 
 def has_envelope(organs: LabelMap) -> bool:
@@ -124,10 +126,12 @@ def has_envelope(organs: LabelMap) -> bool:
     body = np.asarray(organs.voxels == BODY)
     if int(np.count_nonzero(body)) < LEAST_BODY * int(np.count_nonzero(organs.voxels)):
         return False
-    turn = Turn.of(organs.geometry)
-    columns = np.flatnonzero(turn.to_spl(body).any((0, 1)))
-    field_mm = body.shape[turn.order[2]] * turn.spacing[2]
-    return columns.size > 0 and int(columns[-1] - columns[0]) * turn.spacing[2] >= min(LEAST_WIDTH_MM, 0.5 * field_mm)
+    plan = AxisPlan.to_lps(organs.geometry)
+    turned = plan.apply(body)
+    step_mm = plan.reorder(organs.geometry.spacing_zyx)[2]
+    columns = np.flatnonzero(turned.any((0, 1)))
+    least = min(LEAST_WIDTH_MM, 0.5 * turned.shape[2] * step_mm)
+    return columns.size > 0 and int(columns[-1] - columns[0]) * step_mm >= least
 
 
 def with_body(organs: LabelMap, ct: Volume | None = None) -> LabelMap:

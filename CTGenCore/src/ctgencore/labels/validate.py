@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..geometry import Geometry
+from ..geometry import AxisPlan, Geometry
 from ..volume import LabelMap
 from .body import has_envelope
-from .orient import Turn
 from .tables import AIRWAY, BODY, DISEASES, LUNG_LOBES, MAP_OFFSET, ORGANS, TRACHEA, VESSEL, name_of, opposite
 
 FIELD_MM = (200.0, 600.0)  # in-plane field of view of chest CT
@@ -117,15 +116,16 @@ def _body(organs: LabelMap) -> list[Problem]:
 
 def _sides(organs: LabelMap) -> list[Problem]:
     """Compare centroids along L: of pairs, and of liver and spleen or heart."""
-    turn = Turn.of(organs.geometry)
-    labels = turn.to_spl(np.where(np.isin(organs.voxels, list(ORGANS)), organs.voxels, 0).astype(np.uint8))
+    plan = AxisPlan.to_lps(organs.geometry)
+    step_mm = plan.reorder(organs.geometry.spacing_zyx)[2]
+    labels = plan.apply(np.where(np.isin(organs.voxels, list(ORGANS)), organs.voxels, 0).astype(np.uint8))
     counts = np.zeros(256)
     sums = np.zeros(256)
     for column in range(labels.shape[2]):
         here = np.bincount(labels[:, :, column].ravel(), minlength=256)
         counts += here
         sums += here * column
-    center = {value: sums[value] / counts[value] * turn.spacing[2] for value in np.flatnonzero(counts).tolist()}
+    center = {value: sums[value] / counts[value] * step_mm for value in np.flatnonzero(counts).tolist()}
     swapped = []
     for left in (organ.index for organ in ORGANS.values() if organ.side == "left"):
         right = opposite(left)
@@ -158,35 +158,27 @@ def _sides(organs: LabelMap) -> list[Problem]:
 
 
 def _field(geometry: Geometry) -> list[Problem]:
-    turn = Turn.of(geometry)
+    plan = AxisPlan.to_lps(geometry)
     found = []
-    if turn.order != (0, 1, 2):
+    strongest = np.abs(geometry.direction_matrix).max(axis=0).min()
+    tilt = float(np.degrees(np.arccos(np.clip(strongest, 0, 1))))
+    if tilt > TILT_DEGREES:
         found.append(
             Problem(
-                "not-axial",
-                "error",
-                f"The slices are not axial: the grid's axes run {geometry.orientation}.",
-                "Resample the labels to axial slices (in 3D Slicer: Resample Scalar Volume, or Crop Volume).",
+                "tilted",
+                "warning",
+                f"The grid is tilted by {tilt:.0f} degrees against the patient's axes; training data is not.",
+                "Resample the labels to straight axial slices.",
             )
         )
-    else:
-        tilt = float(np.degrees(np.arccos(np.clip(np.abs(np.diag(geometry.direction_matrix)).min(), 0, 1))))
-        if tilt > TILT_DEGREES:
-            found.append(
-                Problem(
-                    "tilted",
-                    "warning",
-                    f"The grid is tilted by {tilt:.0f} degrees against the patient's axes; training data is not.",
-                    "Resample the labels to straight axial slices.",
-                )
-            )
-    size = [n * mm for n, mm in zip(geometry.shape_zyx, geometry.spacing_zyx, strict=True)]
+    spacing = plan.reorder(geometry.spacing_zyx)
+    size = [n * mm for n, mm in zip(plan.reorder(geometry.shape_zyx), spacing, strict=True)]
     for what, value, (low, high), fix in (
         ("in-plane field of view", min(size[1:]), FIELD_MM, "Pad or crop the map to a chest's field, 300 to 450 mm."),
         ("in-plane field of view", max(size[1:]), FIELD_MM, "Pad or crop the map to a chest's field, 300 to 450 mm."),
         ("length along the slices", size[0], LENGTH_MM, "Crop or extend the map to a chest, 250 to 400 mm."),
-        ("pixel size", min(geometry.spacing_zyx[1:]), PIXEL_MM, "Resample to 0.6 to 3 mm pixels."),
-        ("slice spacing", geometry.spacing_zyx[0], SLICE_MM, "Resample to 1 to 5 mm slices."),
+        ("pixel size", min(spacing[1:]), PIXEL_MM, "Resample to 0.6 to 3 mm pixels."),
+        ("slice spacing", spacing[0], SLICE_MM, "Resample to 1 to 5 mm slices."),
     ):
         if not low <= value <= high and not (found and found[-1].message.startswith(f"The {what}")):
             found.append(

@@ -24,7 +24,7 @@ def acquire(scene: Scene) -> np.ndarray:
 
     patient, (sz, sy, sx) = scene.patient, scene.geometry.spacing_zyx
     blur = [_gauss(patient.kernel_mm / s) for s in (sy, sx)]
-    grain = [_band(max(1.1 * patient.kernel_mm / s, 0.45)) for s in (sy, sx)]
+    grain = [_band(max(1.6 * patient.kernel_mm / s, 0.5)) for s in (sy, sx)]
     sigma = patient.noise_hu * float(np.clip((sx * sy * sz / REFERENCE_MM3) ** -0.25, 0.35, 1.15))
     sigma /= float(np.prod([np.sqrt((kernel**2).sum()) for kernel in grain]))
     rng = np.random.default_rng((patient.seed, 90))
@@ -52,7 +52,7 @@ def _band(sigma: float) -> np.ndarray:
     """A Gaussian less a wider one: passes the middle frequencies."""
     wide = _gauss(2.5 * sigma)
     narrow = _gauss(sigma)
-    kernel = -0.45 * wide
+    kernel = -0.35 * wide
     middle = len(wide) // 2
     reach = len(narrow) // 2
     kernel[middle - reach : middle + reach + 1] += narrow

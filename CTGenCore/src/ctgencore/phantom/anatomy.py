@@ -34,7 +34,6 @@ def build(patient: Patient, geometry: Geometry) -> Scene:
     fields["coarse"] = texture.field(lattice, patient.seed, 31, 9.0)
     fields["swell"] = texture.field(lattice, patient.seed, 32, 24.0)
     fields.update(abdomen.surfaces(plan, lattice, fields["cage"], fields["coarse"], fields["swell"]))
-    bones, cartilage = skeleton.draw(plan, canvas)
     layers.paint_table(plan, canvas)
     layers.paint(plan, canvas, lattice, fields)
     muscles.paint_shoulders(plan, canvas)
@@ -45,6 +44,7 @@ def build(patient: Patient, geometry: Geometry) -> Scene:
     mediastinum.paint_coronaries(plan, canvas, coronaries)
     mediastinum.paint_pipes(plan, canvas, pipes)
     paint_trees(plan, canvas, trees)
+    bones, cartilage = skeleton.draw(plan, canvas)
     skeleton.paint_soft(plan, canvas, cartilage)
     layers.finish(plan, canvas, lattice, texture.field(lattice, patient.seed, 30, LATTICE_MM), bones)
     return Scene(

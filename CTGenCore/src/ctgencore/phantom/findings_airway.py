@@ -103,10 +103,9 @@ def _draw(
     brush: Brush, lobes: tuple[int, ...], tubes: list[tuple[np.ndarray, np.ndarray, np.ndarray]], disease: int
 ) -> bool:
     """All walls (points, outer, inner radius) before all lumens, so that branches stay open into one another."""
-    before = np.count_nonzero(brush.scene.diseases == disease)
     only = (*lobes, AIRWAY, VESSEL)
     for points, outer, _ in tubes:
         brush.tube(points, outer, WALL_HU, disease, only=only)
     for points, _, inner in tubes:
         brush.tube(points, inner, LUMEN_HU, only=only)
-    return bool(np.count_nonzero(brush.scene.diseases == disease) > before)
+    return any(voxels.size for voxels in brush.marked)

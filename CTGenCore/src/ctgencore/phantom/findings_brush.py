@@ -249,8 +249,8 @@ class Brush:
 
     def still_visible(self, marked: list[np.ndarray], disease: int) -> bool:
         """Whether later findings left at least a tenth of the marked voxels (3, n each) in their class."""
-        index = np.concatenate(marked, axis=1)
-        return float((self.scene.diseases[tuple(index)] == disease).mean()) >= 0.1
+        index = np.concatenate([np.zeros((3, 0), int), *marked], axis=1)
+        return index.size > 0 and float((self.scene.diseases[tuple(index)] == disease).mean()) >= 0.1
 
     def shape(
         self,

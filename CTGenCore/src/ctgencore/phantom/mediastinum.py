@@ -175,7 +175,7 @@ def filler(plan: Plan, grid: Grid, table: dict[str, Pipe]) -> np.ndarray:
     # the spine with its muscles, then the strip of fat in front of and behind heart and vessels
     column = np.sqrt(((x - sx) / 1.12) ** 2 + (y - sy) ** 2) - 17.5
     behind = np.where(y > sy, np.abs(x - sx) - 15.0 - 0.3 * (y - sy), 99)
-    neck = 10 + 0.92 * (np.abs(x - sx) - 17) - (y - sy)  # in front of the necks of the ribs
+    neck = 15 + 0.92 * (np.abs(x - sx) - 17) - (y - sy)  # in front of the necks of the ribs
     behind = np.minimum(behind, np.maximum(neck / 1.36, np.abs(x - sx) - 48))
     wall = np.interp(grid.z, CAGE[:, 0], CAGE[:, 2]).astype(np.float32)[:, None, None]
     strip = 2.2 + 3.0 * ramp(z, 20, 60) + 12 * ramp(z, 60, 100) + 13 * np.exp(-np.maximum(y - wall, 0) / 9)

@@ -46,7 +46,7 @@ class Patient:
         rng = np.random.default_rng((seed, 0))
         sex = ("female", "male")[int(rng.integers(2))]
         size = rng.normal(0.965 if sex == "female" else 1.02, 0.03)
-        width, depth, height = np.clip(size + rng.normal(0, 0.02, 3), 0.88, 1.1)
+        width, depth, height = np.clip(size + rng.normal(0, (0.022, 0.04, 0.03)), 0.88, 1.1)
         sharp = rng.uniform()
         return cls(
             seed=seed,

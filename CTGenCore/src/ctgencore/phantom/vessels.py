@@ -9,8 +9,8 @@ import numpy as np
 from .canvas import Canvas
 from .torso import Plan
 
-LEAF_RADIUS_MM = 0.54
-MURRAY = 2.7  # a branch's radius grows with the number of its leaves to the power 1 / MURRAY
+LEAF_RADIUS_MM = 0.64
+MURRAY = 2.95  # a branch's radius grows with the number of its leaves to the power 1 / MURRAY
 BIG_MM = 2.0  # vessels from this radius are labelled
 NODES = 8  # points along a branch
 # a level of branches: pitch of the points it serves in mm, cosine of the angle at which it leaves its mother
@@ -63,8 +63,7 @@ def grow(
             if len(ends) == 0:
                 continue
             ends, where = ends.astype(np.float32), where.astype(np.float32)
-            square = (ends**2).sum(1)[:, None] + (where**2).sum(1) - 2 * ends @ where.T
-            gap = np.sqrt(np.maximum(square, 1e-6))
+            gap = np.sqrt(sum((ends[:, None, axis] - where[:, axis]) ** 2 for axis in range(3)))
             start = np.argmin(gap + np.float32(LEVELS[level][1]) * way, axis=1)
             length = gap[np.arange(len(ends)), start]
             lasting = length > 3.0

@@ -139,7 +139,7 @@ NOT_A_DENIAL = re.compile(
 )
 DENIED_BEFORE = re.compile(r"\b(?:no|not|without|absence of|free of|neither|nor|never)\b", re.IGNORECASE)
 DENIED_AFTER = re.compile(
-    r"\b(?:not|no longer)(?: been)? (?:\w+ )?(?:detected|observed|seen|present|identified|found|noted|visible|evident)\b"
+    r"\b(?:not|no longer)(?: been)? (?:\w+ )?(?:detected|observed|seen|present|identified|found|noted|visible)\b"
     r"|\b(?:is|are|was|were) (?:not|absent)\b|no \w+ (?:was|were|is) (?:detected|observed|seen)",
     re.IGNORECASE,
 )

@@ -93,9 +93,7 @@ def whole_clip(sample: Sample, settings: CacheSettings) -> Clip:
     hu = _resize(sample.ct.voxels, settings.plane_yx, "bilinear")
     organs = diseases = None
     if sample.organs is not None:
-        bodied = sample.organs
-        if not (bodied.voxels == BODY).any():
-            bodied = labels.with_body(bodied, sample.ct)
+        bodied = labels.with_body(sample.organs, sample.ct)
         organs = _resize(bodied.voxels, settings.plane_yx, "nearest").astype(np.uint8)
     if sample.diseases is not None and sample.diseases.voxels.any():
         diseases = _resize(sample.diseases.voxels, settings.plane_yx, "nearest").astype(np.uint8)
