@@ -233,7 +233,8 @@ class CTGenGenerateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 if getattr(node, name) is None:
                     setattr(node, name, first)
             if node.editVolume is None:
-                node.editVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+                volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")  # label maps are of this class too
+                node.editVolume = next((each for each in volumes if not each.IsA("vtkMRMLLabelMapVolumeNode")), None)
 
     def setParameterNode(self, parameterNode):
         """Bind the panel to a parameter node, or to none."""
@@ -395,6 +396,7 @@ class CTGenGenerateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _onVolume(self, number, count, volume):
         self._showPart(min(number + 1, count))
+        self.compare.restore()  # the views of an earlier comparison keep their volumes
         if slicer.app.layoutManager() is not None:
             composite = slicer.app.layoutManager().sliceWidget("Red").sliceLogic().GetSliceCompositeNode()
             empty = not composite.GetBackgroundVolumeID()

@@ -19,6 +19,7 @@ from ctgencore.checkpoint import write_safetensors
 from ctgencore.codecs.base import Codec
 from ctgencore.diffusion.conditions import encode_conditions
 from ctgencore.errors import InputError
+from ctgencore.geometry import Geometry
 from ctgencore.intensity import WINDOWS
 from ctgencore.networks.unet_slices import SliceUNet
 from ctgencore.text.embedded import ReportEncoder
@@ -29,7 +30,7 @@ from ctgencore.training.generator_recipes import GENERATOR_RECIPES, Dropout
 from ctgencore.training.latents import CacheSettings, Hidden, LatentBatches, fill_cache, list_cache, read_latents
 from ctgencore.training.readers import PhantomReader, Sample
 from ctgencore.training.records import NotFinite, read_curve
-from ctgencore.volume import LabelMap
+from ctgencore.volume import LabelMap, Volume
 from processes import environment
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -195,6 +196,20 @@ def test_the_table_goes_only_where_nothing_is_ill() -> None:
         replace(sample, diseases=labels_of(sample, np.full(outside.shape, 158, np.uint8))), settings
     )
     assert (ill.hu[outside] == 50).all()
+
+
+def test_volumes_are_turned_as_the_generator_will_turn_them() -> None:
+    sample = replace(PHANTOMS, shapes_zyx=((65, 32, 48),)).load(0)
+    settings = CacheSettings.of(TINY)
+    plain = latents.whole_clip(sample, settings)
+    grid = sample.ct.geometry
+    corner = grid.affine_lps() @ np.array([grid.size_xyz[0] - 1, grid.size_xyz[1] - 1, 0, 1])
+    ras = Geometry(grid.size_xyz, grid.spacing_mm, tuple(corner[:3]), (-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    turned = Volume(sample.ct.voxels[:, ::-1, ::-1], ras)
+    other = latents.whole_clip(Sample(name="ras", ct=turned, organs=None, diseases=None, report=""), settings)
+    assert np.array_equal(other.hu, plain.hu)
+    rows_along_x = latents.whole_clip(sample, replace(settings, transpose=True, reorients=False))
+    assert np.array_equal(rows_along_x.hu, plain.hu.transpose(0, 2, 1))
 
 
 def test_hidden_conditions_follow_the_recipe() -> None:

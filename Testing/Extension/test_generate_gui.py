@@ -281,7 +281,7 @@ def test_variants(host: Any, panel: Any, scene: Any, picture: Picture) -> None:
     choose(panel.ui.windowBox, "soft")
     assert second.GetDisplayNode().GetWindow() == 400
     panel.ui.restoreButton.click()
-    assert slicer.app.layoutManager().shown_views() == ["Red", "Yellow", "Green"]
+    assert slicer.app.layoutManager().shown_views() == ["Red", "Green", "Yellow"]
     assert not os.path.exists(panel.logic.job.folder)
 
 

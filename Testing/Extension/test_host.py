@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import ctk
+import numpy as np
 import pytest
 import qt
 import slicer
 import vtk
+from conftest import add_volume
+from segmenting import add_segmentation
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 
 
@@ -153,3 +156,54 @@ def test_parameter_node_wrapper_checks_types_and_rules() -> None:
         node.number = "5"
     with pytest.raises(TypeError, match="vtkMRMLScalarVolumeNode"):
         node.volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode")
+
+
+def test_tables_menus_and_shortcuts_behave_as_in_pythonqt() -> None:
+    table = qt.QTableWidget(2, 3)
+    assert (table.rowCount, table.columnCount) == (2, 3)
+    with pytest.raises(TypeError, match="not callable"):
+        table.rowCount()
+    heard = []
+    table.connect("cellChanged(int,int)", lambda row, column: heard.append((row, column)))
+    table.setItem(1, 2, qt.QTableWidgetItem("x"))
+    assert heard == [(1, 2)]
+    menu = qt.QMenu()
+    menu.addAction("first").connect("triggered(bool)", lambda: heard.append("first"))
+    menu.actions()[0].trigger()
+    assert heard[-1] == "first"
+    with pytest.raises(ValueError, match="has no signal"):
+        qt.QShortcut(qt.QKeySequence("Ctrl+Return"), table).connect("triggered()", lambda: None)
+
+
+def test_layouts_are_those_of_mrml() -> None:
+    manager = slicer.app.layoutManager()
+    before = manager.layout
+    assert manager.shown_views() == ["Red", "Green", "Yellow"]
+    with pytest.raises(ValueError, match="no layout 4711"):
+        manager.setLayout(4711)
+    view = '<item><view class="vtkMRMLSliceNode" singletontag="Extra"/></item>'
+    manager.layoutLogic().GetLayoutNode().AddLayoutDescription(4712, f'<layout type="horizontal">{view}</layout>')
+    manager.setLayout(4712)
+    assert manager.shown_views() == ["Extra"]
+    assert manager.sliceWidget("Extra").mrmlSliceNode().GetLayoutName() == "Extra"
+    manager.setLayout(before)
+    assert manager.shown_views() == ["Red", "Green", "Yellow"]
+
+
+def test_segmentations_are_drawn_over_slices() -> None:
+    from slicerhost.views import draw_slice
+
+    voxels = np.zeros((10, 40, 40), np.int16)
+    volume = add_volume(voxels, np.diag([-2.0, -2.0, 2.0, 1.0]))
+    logic = slicer.app.layoutManager().sliceWidget("Red").sliceLogic()
+    assert not colors(draw_slice(logic, 60, 60))
+    mask = voxels.astype(np.uint8)
+    mask[:, 10:30, 10:30] = 1
+    add_segmentation(mask, volume, {1: "block"})
+    assert colors(draw_slice(logic, 60, 60))
+
+
+def colors(image: Any) -> bool:
+    """Whether any pixel is not grey."""
+    pixels = (image.pixelColor(x, y) for x in range(image.width()) for y in range(image.height()))
+    return any(pixel.saturation() > 60 and pixel.value() > 30 for pixel in pixels)

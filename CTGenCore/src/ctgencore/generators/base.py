@@ -125,7 +125,9 @@ class Generator:
         self.device = resolve_device(device) if isinstance(device, str) else device
         if dtype is not None:
             self.dtype = resolve_dtype(dtype, self.device)
-        self.unet.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)
+        self.unet.to(device=self.device, memory_format=torch.channels_last)
+        if self.dtype != next(self.unet.parameters()).dtype:  # diffusers talks of fp32 modules even where it has none
+            self.unet.to(dtype=self.dtype)
         self.text.to(self.device)
         self.codec.to(self.device)
         return self

@@ -61,5 +61,7 @@ def chest(
 
 
 def _names(voxels: np.ndarray) -> dict[int, str]:
-    present = np.flatnonzero(np.bincount(voxels.ravel(), minlength=256))
-    return {int(value): name_of(int(value)) for value in present if value}
+    present = np.zeros(256, bool)
+    for plane in voxels:  # bincount widens to 64 bits: not all at once
+        present |= np.bincount(plane.ravel(), minlength=256) > 0
+    return {int(value): name_of(int(value)) for value in np.flatnonzero(present) if value}

@@ -92,6 +92,8 @@ class GeneratorRecipe:
         pieces: word pieces of that vocabulary at most.
         prompt_format: of reports with several findings, see :mod:`ctgencore.text.prompts`.
         prediction: what the network predicts.
+        reorients: turn volumes so that Z, Y, X run to head, back and left; the releases keep the order on disk.
+        transpose: rows of a slice run along x, as in the releases, not along y.
         plane_yx: in-plane size that volumes are brought to, None to keep their own.
         window_zyx: latent cells that the network is trained on, cut out anywhere.
         clips_per_volume: windows of 65 slices drawn per volume and encoded one by one; 0 encodes whole volumes and cuts
@@ -115,6 +117,8 @@ class GeneratorRecipe:
     pieces: int = 1000
     prompt_format: Literal["plain", "bracket_list"] = "plain"
     prediction: Prediction = "epsilon"
+    reorients: bool = True
+    transpose: bool = False
     plane_yx: tuple[int, int] | None = None
     window_zyx: tuple[int, int, int]
     clips_per_volume: int = 0
@@ -147,6 +151,8 @@ def _published(name: str, title: str, *, steps: tuple[int, int], divisor: float,
         codec="leanvae",
         conditions=ConditionSpec(label_divisor=divisor),
         text="cxrbert",
+        reorients=False,
+        transpose=True,
         plane_yx=(512, 512),
         window_zyx=(17, 64, 64),
         clips_per_volume=4,

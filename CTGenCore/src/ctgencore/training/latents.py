@@ -29,6 +29,7 @@ from ..checkpoint import write_safetensors
 from ..codecs.base import Codec
 from ..diffusion.conditions import AIR_HU, ConditionSpec, encode_conditions, pool_diseases
 from ..errors import CTGenError, InputError
+from ..geometry import AxisPlan
 from ..intensity import WINDOWS
 from ..labels import BODY, ORGANS
 from .generator_recipes import Dropout, GeneratorRecipe
@@ -52,6 +53,8 @@ class CacheSettings:
 
     codec: str
     conditions: ConditionSpec
+    reorients: bool
+    transpose: bool
     plane_yx: tuple[int, int] | None
     window_zyx: tuple[int, int, int]
     clips_per_volume: int
@@ -64,6 +67,8 @@ class CacheSettings:
         return CacheSettings(
             codec=recipe.codec,
             conditions=recipe.conditions,
+            reorients=recipe.reorients,
+            transpose=recipe.transpose,
             plane_yx=recipe.plane_yx,
             window_zyx=recipe.window_zyx,
             clips_per_volume=recipe.clips_per_volume,
@@ -89,14 +94,19 @@ class Clip(NamedTuple):
 
 
 def whole_clip(sample: Sample, settings: CacheSettings) -> Clip:
-    """The whole sample at the in-plane size of the training, background cleared if asked for, a window at least."""
-    hu = _resize(sample.ct.voxels, settings.plane_yx, "bilinear")
+    """The whole sample on the model's axes and in-plane size, background cleared if asked for, a window at least."""
+
+    def brought(array_ZYX: np.ndarray, mode: str) -> np.ndarray:
+        turned = AxisPlan.to_lps(sample.ct.geometry).apply(array_ZYX) if settings.reorients else array_ZYX
+        return _resize(turned.transpose(0, 2, 1) if settings.transpose else turned, settings.plane_yx, mode)
+
+    hu = brought(sample.ct.voxels, "bilinear")
     organs = diseases = None
     if sample.organs is not None:
         bodied = labels.with_body(sample.organs, sample.ct)
-        organs = _resize(bodied.voxels, settings.plane_yx, "nearest").astype(np.uint8)
+        organs = brought(bodied.voxels, "nearest").astype(np.uint8)
     if sample.diseases is not None and sample.diseases.voxels.any():
-        diseases = _resize(sample.diseases.voxels, settings.plane_yx, "nearest").astype(np.uint8)
+        diseases = brought(sample.diseases.voxels, "nearest").astype(np.uint8)
     if settings.clear_background and organs is not None and diseases is None:
         hu = np.where(organs > 0, hu, np.float32(AIR_HU))
     pad = [(0, max(0, n - m)) for n, m in zip(voxels_of(settings.window_zyx), hu.shape, strict=True)]
@@ -196,12 +206,18 @@ def _files_of(reader: Reader, index: int, settings: CacheSettings, folder: Path)
 
 
 def _encoded_spacing(sample: Sample, settings: CacheSettings) -> list[float]:
-    """Voxel size (x, y, z) in mm after the change of the in-plane size."""
-    x, y, z = sample.ct.geometry.spacing_mm
-    rows, columns = sample.ct.shape[1:]
-    if settings.plane_yx is None:
-        return [x, y, z]
-    return [x * columns / settings.plane_yx[1], y * rows / settings.plane_yx[0], z]
+    """Voxel size in mm along the columns, rows and slices that are encoded."""
+    spacing, shape = sample.ct.geometry.spacing_zyx, sample.ct.shape
+    if settings.reorients:
+        plan = AxisPlan.to_lps(sample.ct.geometry)
+        spacing, (z, y, x) = plan.reorder(spacing), plan.reorder(shape)
+        shape = (int(z), int(y), int(x))
+    plane, size = list(spacing[1:]), list(shape[1:])
+    if settings.transpose:
+        plane, size = plane[::-1], size[::-1]
+    if settings.plane_yx is not None:
+        plane = [mm * n / new for mm, n, new in zip(plane, size, settings.plane_yx, strict=True)]
+    return [plane[1], plane[0], spacing[0]]
 
 
 def _resize(array_ZYX: np.ndarray, plane_yx: tuple[int, int] | None, mode: str) -> np.ndarray:
