@@ -33,12 +33,12 @@ from CTGenGenerateLib import panel, plans
 from CTGenGenerateLib.checker import ConsistencyChecker
 from CTGenGenerateLib.logic import GenerationLogic
 from CTGenGenerateLib.panel import SOLVERS
+from CTGenGenerateLib.preparation import Preparation
 from CTGenGenerateLib.problems import EDIT, GENERATE
 from CTGenGenerateLib.reportBox import ReportBox
 from CTGenGenerateLib.segmentTable import SegmentTable, readRows
 from CTGenLib import geometry, result, segments
 from CTGenLib.compare import CompareLayout
-from CTGenLib.engine import EngineCheck
 from CTGenLib.labels import LabelTables
 from CTGenLib.runfolder import WINDOWS
 from CTGenLib.sections import EngineSection, RunSection, duration
@@ -408,15 +408,17 @@ class CTGenGenerateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if outcome.kind == "done":
             time = duration(float(outcome.result.get("seconds", 0)))
             names = ", ".join(f"'{volume.GetName()}'" for volume in volumes)
-            message = _("Done, the last in {time}: {names}.").format(time=time, names=names)
-            message += " " + self.logic.qualityText()
+            message = _("Done in {time}: {names}.") if len(volumes) == 1 else _("Done, the last in {time}: {names}.")
+            message = f"{message.format(time=time, names=names)} {self.logic.qualityText()}".strip()
         elif volumes:
-            message += " " + _("{count} volumes were done before.").format(count=len(volumes))
+            message += " " + _("Volumes that were done before stay: {count}.").format(count=len(volumes))
         if outcome.kind != "failed":  # the job has logged its own failure
             self.runSection.log(message)
         together = self.logic.sideBySide()
         if self._parameterNode is not None and self._parameterNode.sideBySide and len(together) > 1:
             self.compare.show(together)
+        if volumes and self.logic.runner.plan.focus is not None:
+            slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *self.logic.runner.plan.focus)
         self._showIdle(message, failed=outcome.kind == "failed")
 
     def _showIdle(self, message, failed=False):
@@ -471,20 +473,17 @@ class CTGenGenerateTest(ScriptedLoadableModuleTest):
             segmentId = segmentation.GetSegmentation().AddEmptySegment("", name)
             slicer.util.updateSegmentBinaryLabelmapFromArray(part.astype(np.uint8), segmentation, segmentId, volume)
         answers = []
-        EngineCheck(lambda engine, problems: answers.append((engine, problems)))
+        self.preparation = Preparation(segmentation, lambda *answer: answers.append(answer))
         self._wait(lambda: answers, 180)
-        engine, problems = answers[0]
+        engine, rows, problems = answers[0]
         self.assertIsNotNone(engine, problems)
 
         logic = CTGenGenerateLogic()
         parameterNode = logic.getParameterNode()
         parameterNode.segmentation = segmentation
         parameterNode.steps = 2
-        tables = LabelTables(lambda: None)
-        tables.setInterpreter(engine.interpreter)
-        self._wait(lambda: readRows(segmentation, tables) and not tables.waiting, 180)
         ends = []
-        logic.start(parameterNode, engine, GENERATE, readRows(segmentation, tables), onEnd=ends.append)
+        logic.start(parameterNode, engine, GENERATE, rows, onEnd=ends.append)
         self._wait(lambda: ends, 300)
         self.assertEqual(ends[0].kind, "done", ends[0].message)
         made = logic.runner.volumes[0]

@@ -166,7 +166,7 @@ class EngineJob:
 
     def _outcome(self, code: int) -> Outcome:
         if self.cancelling:
-            return Outcome("cancelled", _("Cancelled; no volume was added."))
+            return Outcome("cancelled", _("Cancelled."))
         if self._error is not None:
             text = " ".join(str(self._error.get(key, "")) for key in ("message", "next")).strip()
             return Outcome("failed", text or _("The engine failed."), code=str(self._error.get("code", "")))

@@ -54,7 +54,7 @@ def test_page_holds_the_voxels_to_half_a_step(case: Case, tmp_path: Path) -> Non
             if axis > 0:
                 expected = expected[:, ::-1]
             found = unpack(plane[name], expected.shape)
-            assert np.abs(found - expected.clip(-1024, 3071)).max() <= HU_STEP / 2
+            assert np.abs(found - expected.clip(-1024, 3071)).max() <= HU_STEP / 2 + 1e-3  # float32 ties
     assert [plane["name"] for plane in data["planes"]] == ["axial", "coronal", "sagittal"]
 
 

@@ -248,7 +248,7 @@ def test_variants(host: Any, panel: Any, scene: Any, picture: Picture) -> None:
     panel.ui.applyButton.click()
     assert panel.ui.applyButton.text == "Cancel"
     assert not panel.ui.tabs.enabled
-    host.wait(lambda: "1 of 2" in panel.ui.progressBar.format, 60)
+    host.wait(lambda: "1 of 2" in panel.ui.progressBar.format or not panel.logic.running, 60)
     picture(panel, "23-generate-running")
     finish(host, panel)
     assert "Done" in panel.ui.statusLabel.text, panel.ui.statusLabel.text
@@ -475,3 +475,14 @@ def test_module_self_test(host: Any, panel: Any) -> None:
     import CTGenGenerate
 
     CTGenGenerate.CTGenGenerateTest().runTest()
+
+
+def test_example_of_the_documentation(host: Any, panel: Any, scene: Any, capsys: Any) -> None:
+    text = (GENERATE.parents[2] / "CTGenCore" / "docs" / "slicer.md").read_text(encoding="utf-8")
+    example = text.split("```python\n")[2].split("```")[0]
+    names = {"slicer": slicer}
+    exec(compile(example, "slicer.md", "exec"), names)
+    names["wishes"].steps = 1
+    said: list[str] = []
+    host.wait(lambda: said.append(capsys.readouterr().out) or "".join(said), 120)
+    assert "".join(said) == "done\n"

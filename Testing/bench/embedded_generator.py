@@ -243,7 +243,7 @@ def right_way(values: list[float]) -> str:
 
 def table_of_words(rows: list[dict[str, Any]], probe: probes.Probe) -> list[str]:
     lines = [
-        "| words alone | held-out AUC of the probe | logit rose | mean change of its logit | of the other logits | mean HU |",
+        "| words alone | held-out AUC | logit rose | mean change of it | of the other logits | of HU, absolute |",
         "|" + "---|" * 6,
     ]
     for name in dict.fromkeys(row["finding"] for row in rows):

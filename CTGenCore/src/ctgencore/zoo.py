@@ -129,7 +129,8 @@ class NetworkRow:
     tiny: dict[str, Any] = field(default_factory=dict)
 
 
-# The statistics are printed by training/export.py: the latents of the procedural chest, seed 0.
+# The statistics are those that training/export.py printed: the latents of the procedural chest, seed 0, as it was drawn
+# then. It has been drawn better since; they stay, because the embedded generator was trained with them.
 # fmt: off
 LEANVAE_EMBEDDED = {
     "channels": 1,

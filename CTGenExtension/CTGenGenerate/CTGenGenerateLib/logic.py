@@ -6,14 +6,11 @@ import shutil
 
 import slicer
 from CTGenLib.compare import CompareLayout
-from CTGenLib.engine import EngineCheck
-from CTGenLib.labels import LabelTables
 from slicer.i18n import tr as _
 
 from . import plans, problems
 from .problems import EDIT, GENERATE
 from .runner import PlanRunner
-from .segmentTable import readRows
 
 
 class GenerationLogic:
@@ -59,27 +56,6 @@ class GenerationLogic:
             more = " " + _("The log has the others.") if len(failed) > 1 else ""
             return text.format(failed=len(failed), count=len(checks), first=failed[0]) + more
         return _("Quality check passed.") if checks else ""
-
-    def prepare(self, segmentationNode, onReady):
-        """Find the engine and what the segments stand for, for those who work without the panel.
-
-        Args:
-            segmentationNode: vtkMRMLSegmentationNode or None.
-            onReady: called once with (engine, rows, problems); the engine is None when none was found.
-        """
-        tables = LabelTables(lambda: look())
-
-        def found(engine, reasons):
-            self._engine, self._reasons = engine, reasons
-            tables.setInterpreter(engine.interpreter if engine is not None else None)
-            look()
-
-        def look():
-            rows = readRows(segmentationNode, tables)
-            if self._engine is None or tables.problem or not (tables.waiting or any(row.waiting for row in rows)):
-                onReady(self._engine, rows, [*self._reasons, *filter(None, [tables.problem])])
-
-        self._check = EngineCheck(found)
 
     def start(self, parameterNode, engine, what, rows, preview=False,
               onEvent=None, onLog=None, onVolume=None, onEnd=None):  # fmt: skip

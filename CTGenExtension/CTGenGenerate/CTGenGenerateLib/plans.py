@@ -43,6 +43,7 @@ class Plan:
         beside: node beside which the folder goes, or None.
         report: text that was asked for.
         first: node that the results are shown beside (the CT that was edited), or None.
+        focus: what to look at, (r, a, s) mm: the middle of the diseases or of the region; None: nothing special.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Plan:
     beside: Any = None
     report: str = ""
     first: Any = None
+    focus: tuple[float, float, float] | None = None
 
 
 def options(parameters, task: str) -> dict[str, Any]:
@@ -102,6 +104,7 @@ class MaskFiles:
     Attributes:
         files: the request's ``mask``, ``disease`` and ``input``.
         data: the labels for the scene, or None.
+        focus: middle of the diseases, (r, a, s) mm, or None.
 
     Raises:
         GeometryError: see segments.labelArray; or no segment lies on the grid.
@@ -110,6 +113,7 @@ class MaskFiles:
     def __init__(self, folder: str, segmentation, rows: Sequence[Row], grid: Grid | None) -> None:
         self._folder, self._grid = folder, grid
         self.data: MaskData | None = None
+        self.focus: tuple[float, float, float] | None = None
         self.files: dict[str, str | None] = {"mask": None, "disease": None, "input": None}
         if grid is None:
             return
@@ -119,6 +123,7 @@ class MaskFiles:
         layers = [(row.segmentId, row.label.id) for row in rows if row.label.kind == ORGAN]
         lesions = [(row.segmentId, row.label.id) for row in rows if row.label.kind == DISEASE]
         diseases = segments.labelArray(segmentation, lesions, grid)
+        self.focus = middle(diseases, grid)
         self._organs = segments.labelArray(segmentation, layers, grid)
         if layers:
             self._organs = segments.fillUnder(self._organs, diseases > 0)
@@ -209,6 +214,7 @@ def planEdit(parameters, rows: Sequence[Row], folder: str) -> Plan:
         beside=volume,
         report=parameters.report.strip(),
         first=volume,
+        focus=middle(region, grid),
     )
     for seed in range(parameters.seed, parameters.seed + parameters.variants):
         request = {
@@ -239,7 +245,17 @@ def _begin(parameters, kind: str, rows: Sequence[Row], folder: str, preview: boo
         preview,
         beside=beside,
         report=parameters.report.strip(),
+        focus=masks.focus,
     ), masks
+
+
+def middle(labels: np.ndarray, grid: Grid) -> tuple[float, float, float] | None:
+    """The world position of the labelled voxel that is nearest to the middle of all; None: there are none."""
+    index = np.argwhere(labels)[:, ::-1]
+    if not len(index):
+        return None
+    inside = index[np.abs(index - index.mean(axis=0)).sum(axis=1).argmin()]
+    return tuple(float(x) for x in grid.ijkToWorld[:3, :3] @ inside + grid.ijkToWorld[:3, 3])
 
 
 def _name(parameters, preview: bool) -> str:

@@ -33,8 +33,11 @@ def chest(
         findings: names of findings (:data:`ctgencore.labels.FINDINGS`); none of them by default, ``None`` = by seed.
         center_mm: where in the world (LPS) the grid's middle lies; 0 is the middle of the standard field.
 
+    Returns:
+        CT (float32 HU, identity direction), organ ids, disease classes, facts, report and patient.
+
     Raises:
-        InputError: a size below 8.
+        InputError: a size below 8, or an unknown finding.
     """
     if min(shape_zyx) < 8:
         raise InputError(f"A phantom needs at least 8 voxels along each axis; got {shape_zyx} (Z, Y, X).")

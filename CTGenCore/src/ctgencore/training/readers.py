@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from scipy import ndimage
 
 from .. import io, labels, phantom
+from ..diffusion.conditions import AIR_HU
 from ..errors import InputError
 from ..text.prompts import PromptFormat, prompt
 from ..volume import LabelMap, Volume
@@ -22,6 +24,7 @@ VALIDATION_SEEDS = 800_000  # and from here on for validation
 
 BODY_MM = (340.0, 230.0, 320.0)  # (x, y, z) of a phantom, from the lower poles of the kidneys to the shoulders
 BODY_CENTER_MM = (0.0, 0.0, -20.0)
+TABLE_HU = -900.0  # outside the body, what is denser is the table
 MARGIN_MM = 15.0  # how far the middle of a field of view that holds it all may be off
 
 # Lowest and highest HU that a scanner and its reconstruction leave; a CT rescaled twice is far below.
@@ -148,7 +151,8 @@ class PhantomReader:
         shapes_zyx: array shapes, drawn in equal measure.
         plane_mm, slice_mm: ranges of the spacing in plane and along Z; each sample's is drawn log-uniformly.
 
-    The grid's middle is drawn so that small fields of view show every region of the chest.
+    The grid's middle is drawn so that small fields of view show every region of the chest. The table is taken out: no
+    condition speaks of it.
     """
 
     count: int
@@ -193,9 +197,10 @@ class PhantomReader:
             for middle, body, field in zip(BODY_CENTER_MM, BODY_MM, fields, strict=True)
         )
         drawn = phantom.chest(shape, spacing, seed, findings=None, center_mm=(x, y, z))
+        table = ~ndimage.binary_dilation(drawn.organs.voxels > 0, iterations=2) & (drawn.ct.voxels > TABLE_HU)
         return Sample(
             name=self.name(index),
-            ct=drawn.ct,
+            ct=drawn.ct.with_voxels(np.where(table, np.float32(AIR_HU), drawn.ct.voxels)),
             organs=drawn.organs,
             diseases=drawn.diseases,
             report=prompt(drawn.report.text),
