@@ -92,6 +92,7 @@ class CTGenGenerateParameterNode:
     otherReport - Report of B.
     window - Window of new volumes.
     sideBySide - Change the layout when a run has made several volumes.
+    outlines - Show the segmentation without its fill once there are results.
     """
 
     segmentation: vtkMRMLSegmentationNode
@@ -117,6 +118,7 @@ class CTGenGenerateParameterNode:
     otherReport: str = ""
     window: Annotated[str, Choice(tuple(WINDOWS))] = "lung"
     sideBySide: bool = True
+    outlines: bool = True
 
 
 class CTGenGenerateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -173,6 +175,7 @@ class CTGenGenerateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.applyButton.connect("clicked(bool)", self.onApplyButton)
         ui.compareButton.connect("clicked(bool)", self.onCompareButton)
         ui.restoreButton.connect("clicked(bool)", self.onRestoreButton)
+        ui.outlinesBox.connect("toggled(bool)", lambda checked: self._showOutlines())
         self.reportBox.showProblems([])
         self.engineSection = EngineSection(ui, self.resourcePath("requirements.txt"), self.runSection, self._onEngine)
         self.labelTables = LabelTables(self._onLabels)
@@ -417,9 +420,17 @@ class CTGenGenerateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         together = self.logic.sideBySide()
         if self._parameterNode is not None and self._parameterNode.sideBySide and len(together) > 1:
             self.compare.show(together)
+        self._showOutlines()
         if volumes and self.logic.runner.plan.focus is not None:
             slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *self.logic.runner.plan.focus)
         self._showIdle(message, failed=outcome.kind == "failed")
+
+    def _showOutlines(self):
+        """Show or hide the fill of the segmentations over the results."""
+        node = self._parameterNode
+        if node is not None and self.logic.runner is not None and self.logic.runner.volumes:
+            panel.showFill(node.segmentation, not node.outlines)
+            panel.showFill(node.editRegion, not node.outlines)
 
     def _showIdle(self, message, failed=False):
         self.runSection.end(message, failed)

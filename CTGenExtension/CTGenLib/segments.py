@@ -17,7 +17,7 @@ from .geometry import GeometryError, Grid
 LABEL_TAG = "CTGen.Label"  # id that the user chose; absent: as suggested. Tags are saved with the segmentation
 USE_TAG = "CTGen.Use"  # "0": the segment is left out
 BODY, LUNG_LOBES = 200, (28, 29, 30, 31, 32)
-FILL_MARGIN = 8  # voxels around a lesion in which its lobe is looked for
+FILL_MM = 50.0  # how far from its lobe the inside of a lesion may be: a lesion of 10 cm
 
 
 def segmentIds(segmentationNode) -> list[str]:
@@ -90,32 +90,39 @@ def labelArray(segmentationNode, values: Sequence[tuple[str, int]], grid: Grid) 
     return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(grid.size[::-1]).astype(np.uint8)
 
 
-def fillUnder(organs: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """Give voxels without an organ that a disease hides the lung lobe that is nearest, or the body.
+def fillUnder(organs: np.ndarray, hidden: np.ndarray, grid: Grid) -> np.ndarray:
+    """Give voxels without an organ that a disease hides the lung lobe that is nearest.
 
     The Segment Editor cuts segments out of one another unless told otherwise; the model wants the organ below the
-    disease, and so does its healthy twin.
+    disease, and so does its healthy twin. Where there is a body, only its holes are filled: a disease outside is a
+    mistake that the engine reports.
 
     Args:
         organs: (k, j, i) uint8 organ ids.
         hidden: (k, j, i) bool, voxels of diseases.
+        grid: where they lie.
 
     Returns:
         (k, j, i) uint8.
     """
     holes = hidden & (organs == 0)
+    if (organs == BODY).any():
+        for k in np.flatnonzero(holes.any(axis=(1, 2))):
+            holes[k] &= ndimage.binary_fill_holes(organs[k] > 0)
     if not holes.any():
         return organs
-    filled = organs.copy()
-    filled[holes] = BODY
+    spacing = grid.spacing()[::-1]
     box = tuple(
-        slice(max(0, int(found.min()) - FILL_MARGIN), int(found.max()) + FILL_MARGIN + 1) for found in np.nonzero(holes)
+        slice(max(0, int(found.min() - FILL_MM / length)), int(found.max() + FILL_MM / length) + 2)
+        for found, length in zip(np.nonzero(holes), spacing, strict=True)
     )
     lungs = np.isin(organs[box], LUNG_LOBES)
-    if lungs.any():
-        nearest = ndimage.distance_transform_edt(~lungs, return_distances=False, return_indices=True)
-        part = filled[box]
-        part[holes[box]] = organs[box][tuple(nearest)][holes[box]]
+    if not lungs.any():
+        return organs
+    distance, nearest = ndimage.distance_transform_edt(~lungs, sampling=spacing, return_indices=True)
+    holes = holes[box] & (distance <= FILL_MM)
+    filled = organs.copy()
+    filled[box][holes] = organs[box][tuple(nearest)][holes]
     return filled
 
 

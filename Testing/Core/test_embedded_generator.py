@@ -1,6 +1,6 @@
 """The packaged generator on a chest that it has never seen: it follows its masks, and diseases stay where they are.
 
-The floors are modest, for one or two small volumes; the targets are measured by `Testing/bench/embedded_generator.py`.
+The floors are modest, for one volume; the targets are measured by `Testing/bench/embedded_generator.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ctgencore import labels, phantom
 from ctgencore.phantom.scene import Phantom
 from ctgencore.tasks.quality import assess
 
-SHAPE_ZYX = (48, 96, 96)
+SHAPE_ZYX = (64, 128, 128)
 SEED = 900_501
 DISEASED = {"Consolidation": 150, "Emphysema": 153, "Pleural effusion": 159}
 STEPS = 12
@@ -70,11 +70,3 @@ def test_a_disease_changes_little_elsewhere(case: Case) -> None:
     checks = assess(case.ill.voxels, combined, case.ill.geometry, twin_hu=case.twin.voxels).checks
     [outside] = [check.value for check in checks if check.name == "hallucination"]
     assert outside < 15
-
-
-def test_another_seed_is_another_texture_in_the_same_anatomy(generator: ctg.Generator, case: Case) -> None:
-    other = generator(case.drawn.organs, seed=4, steps=STEPS)
-    lung = np.isin(case.drawn.organs.voxels, labels.LUNG_LOBES)
-    change = np.abs(other.voxels.astype(np.float32) - case.twin.voxels)
-    assert change[lung].mean() > 1
-    assert abs(other.voxels[lung].mean() - case.twin.voxels[lung].mean()) < 60

@@ -1,4 +1,4 @@
-"""Generation and editing with small random networks around the real embedded codec: sizes, seeds, grids, bookkeeping."""
+"""Generating and editing with small random networks around the real embedded codec: sizes, seeds, grids, windows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-
 from ctgencore import labels, phantom
 from ctgencore.codecs.base import Codec
 from ctgencore.errors import Cancelled, InputError
@@ -257,8 +256,30 @@ def test_preview_spacing_and_reference_choose_the_grid(drawn: Phantom) -> None:
     assert prepare(organs, None, reference=reference, options=GenerateOptions()).geometry == reference.geometry
 
 
-def test_nothing_at_all_is_a_chest_sized_grid(generator: FoundationGenerator) -> None:
-    assert prepare(None, None, options=GenerateOptions()).geometry.shape_zyx == (64, 128, 128)
+def test_without_a_mask_a_procedural_chest_stands_in(drawn: Phantom) -> None:
+    found = prepare(None, None, options=GenerateOptions(seed=3))
+    assert found.geometry.shape_zyx == (64, 128, 128)
+    assert found.organs is not None
+    assert np.array_equal(found.organs.voxels, phantom.chest((64, 128, 128), seed=3).organs.voxels)
+    assert "procedural chest 3" in " ".join(map(str, found.problems))
+    with_disease = prepare(None, drawn.diseases, options=GenerateOptions())
+    assert with_disease.organs is not None
+    assert with_disease.geometry == drawn.diseases.geometry
+
+
+def test_residuals_are_undone_exactly() -> None:
+    spec = build().spec
+    assert spec.residual_std
+    torch.manual_seed(0)
+    latents, conditions = torch.randn(2, 16, 3, 4, 4), torch.randn(2, spec.channels(16), 3, 4, 4)
+    drawn = spec.to_drawn(latents, conditions, axis=1)
+    std = torch.tensor(spec.residual_std).view(-1, 1, 1, 1)
+    assert torch.allclose(drawn * std + conditions[:, 16:32], latents, atol=1e-5)
+    assert torch.allclose(spec.to_latents(drawn, conditions, axis=1), latents, atol=1e-6)
+    turned = spec.to_drawn(latents.transpose(1, 2), conditions.transpose(1, 2), axis=2)
+    assert torch.equal(turned.transpose(1, 2), drawn)
+    with pytest.raises(InputError, match="needs the tissue sketch"):
+        replace(spec, tissue=False)
 
 
 def test_contradictions_are_refused(drawn: Phantom) -> None:

@@ -81,7 +81,7 @@ def test_generate_follows_its_files_and_says_what_it_is(case: Path, tmp_path: Pa
     )
     assert done.exit_code == 0, done.stderr
     said = events(done.stdout)
-    assert [event["event"] for event in said][0] == "started"
+    assert said[0]["event"] == "started"
     result = said[-1]
     assert result["event"] == "result"
     assert result["metrics"]["quality"]["checks"]

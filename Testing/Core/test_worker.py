@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from ctgencore import io
 from ctgencore.errors import InputError
-from ctgencore.jobs import PROGRESS_PERIOD_S, Models, Job, ProgressEvents, parse_options
+from ctgencore.jobs import PROGRESS_PERIOD_S, Job, Models, ProgressEvents, parse_options
 from ctgencore.tasks.reconstruct import ProgressEvent, ReconstructOptions, reconstruct
 from ctgencore.volume import Volume
 from processes import Command, environment

@@ -131,20 +131,21 @@ def measure_words(
 ) -> list[dict[str, Any]]:
     """What one sentence does to the probe, with the healthy organ mask and no disease mask, against no report."""
 
-    def logits(case: Case, hu: np.ndarray) -> np.ndarray:
-        found = probes.features(hu, case.drawn.organs.voxels, case.drawn.ct.geometry.spacing_zyx)
-        return probe.logits(found)
+    places = [probes.Regions.of(case.drawn.organs.voxels, case.drawn.ct.geometry.spacing_zyx) for case in cases]
 
-    before = [logits(case, case.twin) for case in cases]
+    def logits(hu: np.ndarray, regions: probes.Regions) -> np.ndarray:
+        return probe.logits(probes.features(hu, regions))
+
+    before = [logits(case.twin, regions) for case, regions in zip(cases, places, strict=True)]
     rows = []
     for name in probe.seen:
         if name in IN_THE_MASK:
             continue
-        for case, silent in zip(cases, before, strict=True):
+        for case, regions, silent in zip(cases, places, before, strict=True):
             patient = case.drawn.patient
             report = write(plan(patient, patient.seed, [name]), patient, patient.seed).impression
             spoken = generator(case.drawn.organs, report=report, seed=patient.seed, **options).voxels
-            change = logits(case, spoken) - silent
+            change = logits(spoken, regions) - silent
             own = probes.NAMES.index(name)
             others = [probes.NAMES.index(other) for other in probe.seen if other != name]
             rows.append(

@@ -6,7 +6,8 @@
 Prints, ready for BENCHMARKS.md: whole volumes our way (DPM-Solver++, windows blended at every step) by the memory
 allowed; windows the released way (20 DDIM steps each, RGB codec); and the planner's constant ``BYTES_PER_CELL``. Beside
 them the paper's 190 s and 22 GB on a B200. Each measurement is a process of its own, after a short run that warms up.
-On a GPU peak is what torch allocated, weights included; on a CPU the process's growth over what it held before.
+Peak is what torch allocated on the GPU, on a CPU all of the process; weights included. In the last table it is what
+was added.
 """
 
 from __future__ import annotations
@@ -110,9 +111,9 @@ class Meter:
         if self.cuda:
             torch.cuda.synchronize()
         self.seconds = time.perf_counter() - self.started
-        self.grown = self._peak() - self.before
-        self.peak = self._peak() if self.cuda else self.grown
-        self.reserved = torch.cuda.max_memory_reserved() if self.cuda else self.grown
+        self.peak = self._peak()
+        self.grown = self.peak - self.before
+        self.reserved = torch.cuda.max_memory_reserved() if self.cuda else self.peak
 
     def _held(self) -> int:
         return torch.cuda.memory_allocated() if self.cuda else self._peak()
@@ -157,6 +158,7 @@ def measure_released(device: str, dtype: str, slices: int, plane: int, tiny: boo
     generator = build(device, dtype, tiny=tiny, grey=False, plane=plane)
     given = inputs(released.WINDOW, plane)
     windows = released.passes_needed(released.WINDOW) / released.STEPS
+    generator.sample(given, Sampling(steps=2))
     with Meter(device) as meter:
         generator.sample_as_published(given, 0)
     return {
@@ -206,7 +208,7 @@ def table_of_volumes(arguments: argparse.Namespace, size: dict[str, Any], name: 
     print(
         f"{name}, {size['plane']}x{size['plane']}x{size['slices']}, random weights"
         f"{' of TINY networks' if size['tiny'] else ''}, torch {torch.__version__}\n\n"
-        "| way | dtype | memory allowed | windows a step, at once | s | encode a mask, decode s | peak GB | reserved |\n"
+        "| way | dtype | memory allowed | windows a step, at once | s | a mask, decoding s | peak GB | reserved |\n"
         "|" + "---|" * 8
     )
     for dtype in arguments.dtypes:

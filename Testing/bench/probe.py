@@ -33,10 +33,12 @@ STRENGTH = 0.05  # of the L2 penalty
 VISIBLE_AUC = 0.8
 FORMAT = 1  # of the features
 CACHE = Path(__file__).resolve().parents[2] / "runs" / "bench"
+AORTA, HEART, STERNUM, SUPERIOR_VENA_CAVA = 6, 115, 122, 125
 NAMES = tuple(finding.name for finding in labels.FINDINGS)
 
 AIR_TO_BONE = (-980, -940, -900, -850, -800, -700, -600, -450, -300, -150, -30, 20, 60, 130, 250)
 BRIGHT = (130, 200, 300, 450, 700)
+METAL = (300, 500, 700, 900)
 SOFT = (-150, -60, -20, 5, 30, 60, 100, 150)
 SCALES_MM = (2.0, 4.0, 8.0, 16.0)
 TAILS = (0.001, 0.02, 0.5, 0.98, 0.999)
@@ -45,50 +47,87 @@ TAILS = (0.001, 0.02, 0.5, 0.98, 0.999)
 # --- features --------------------------------------------------------------------------------------------------------
 
 
-def features(hu: np.ndarray, organs: np.ndarray, spacing_zyx: tuple[float, float, float]) -> np.ndarray:
-    """Numbers about lobes, pleura, airways, heart, vessels, mediastinum and chest wall.
+@dataclass(frozen=True)
+class Regions:
+    """Where to look, from an organ mask of the healthy anatomy; (Z, Y, X) bool.
 
-    Args:
-        hu: (Z, Y, X).
-        organs: (Z, Y, X) organ ids of the healthy anatomy.
+    Attributes:
         spacing_zyx: mm.
-
-    Returns:
-        (n,) float32.
+        lung: lobes with their vessels and airways.
+        lobes: the five lobes.
+        lung_parts: lung, its rim, what lies deeper, what lies around airways.
+        dependent: see :func:`_dependent`.
+        heart_parts: core, inner rim, and both sides of its surface without lung.
+        walls: where calcium, nodes, devices lie: aortic wall, heart, mediastinum, skin, superior vena cava, sternum.
+        outside: air beside the skin.
+        chest_wall: outer 3 cm of the body.
     """
+
+    spacing_zyx: tuple[float, float, float]
+    lung: np.ndarray
+    lobes: list[np.ndarray]
+    lung_parts: list[np.ndarray]
+    dependent: list[np.ndarray]
+    heart_parts: list[np.ndarray]
+    walls: list[np.ndarray]
+    outside: np.ndarray
+    chest_wall: np.ndarray
+
+    @staticmethod
+    def of(organs: np.ndarray, spacing_zyx: tuple[float, float, float]) -> Regions:
+        lung = np.isin(organs, (*labels.LUNG_LOBES, labels.VESSEL, labels.AIRWAY))
+        depth = _away(~lung, spacing_zyx)
+        heart, aorta, body = organs == HEART, organs == AORTA, organs > 0
+        inner = _away(~heart, spacing_zyx)
+        below_skin = _away(~body, spacing_zyx)
+        middle = (organs == labels.BODY) & (
+            (_away(organs == labels.TRACHEA, spacing_zyx) < 45) | (_away(aorta, spacing_zyx) < 15)
+        )
+        return Regions(
+            spacing_zyx=spacing_zyx,
+            lung=lung,
+            lobes=[organs == lobe for lobe in labels.LUNG_LOBES],
+            lung_parts=[
+                lung,
+                lung & (depth < 8),
+                lung & (depth >= 8),
+                lung & (_away(organs == labels.AIRWAY, spacing_zyx) < 7),
+            ],
+            dependent=_dependent(lung & (depth < 14)),
+            heart_parts=[
+                heart & (inner > 6),
+                heart & (inner <= 6),
+                (inner < 8) & (_away(heart, spacing_zyx) < 8) & ~lung,
+            ],
+            walls=[
+                _away(aorta, spacing_zyx) < 4,
+                heart,
+                middle,
+                body & (below_skin < 6),
+                organs == SUPERIOR_VENA_CAVA,
+                organs == STERNUM,
+            ],
+            outside=~body & (_away(body, spacing_zyx) < 12),
+            chest_wall=body & (below_skin < 30) & ~lung,
+        )
+
+
+def features(hu: np.ndarray, regions: Regions) -> np.ndarray:
+    """Numbers (n,) float32 about lobes, pleura, airways, heart, vessels, mediastinum and chest wall of (Z, Y, X) HU."""
     hu = hu.astype(np.float32)
-    inside = np.isin(organs, (*labels.LUNG_LOBES, labels.VESSEL, labels.AIRWAY))
-    depth = ndimage.distance_transform_edt(inside, sampling=spacing_zyx)
-    lobes = [organs == lobe for lobe in labels.LUNG_LOBES]
-    bands = _bands(hu, inside, spacing_zyx)
-    per_lobe = np.stack([_texture(hu, bands, lobe) for lobe in lobes])
-    parts = [
-        *(np.sort(per_lobe, axis=0)[[0, 2, 4]]),  # a finding of any one lobe moves an end
-        per_lobe.mean(axis=0),
-        _texture(hu, bands, inside),
-        _texture(hu, bands, inside & (depth < 8)),
-        _texture(hu, bands, inside & (depth >= 8)),
-        _texture(hu, bands, inside & (_away(organs == labels.AIRWAY, spacing_zyx) < 7)),
-    ]
-    parts += [_shares(hu, low, AIR_TO_BONE) for low in _dependent(inside & (depth < 14))]
-    heart = organs == 115
-    outside_heart = _away(heart, spacing_zyx)
-    within_heart = ndimage.distance_transform_edt(heart, sampling=spacing_zyx)
-    rim = (within_heart < 8) & (outside_heart < 8) & ~inside
-    aorta = organs == 6
-    body = organs > 0
-    wall = ndimage.distance_transform_edt(body, sampling=spacing_zyx)
-    middle = (organs == labels.BODY) & (_away(organs == labels.TRACHEA, spacing_zyx) < 45)
-    middle |= (organs == labels.BODY) & (_away(aorta, spacing_zyx) < 15)
-    for region in (heart & (within_heart > 6), heart & (within_heart <= 6), rim):
-        parts += [_shares(hu, region, BRIGHT), _shares(hu, region, SOFT), _tails(hu, region)]
-    hot = hu - ndimage.gaussian_filter(hu, [8 / mm for mm in spacing_zyx])
-    aorta_wall = _away(aorta, spacing_zyx) < 4
-    for region in (aorta_wall, heart, middle, (wall > 0) & (wall < 6), organs == 125, organs == 122):
-        parts += [_tails(hu, region), _tails(hot, region)]
-    parts += [_shares(hu, middle, SOFT), _shares(hot, aorta_wall, BRIGHT), _shares(hot, heart, BRIGHT)]
-    skin = ~body & (_away(body, spacing_zyx) < 12)
-    parts += [_tails(hu, skin), _shares(hu, (wall > 0) & (wall < 30) & ~inside, (300, 500, 700, 900))]
+    bands = _bands(hu, regions.lung, regions.spacing_zyx)
+    per_lobe = np.stack([_texture(hu, bands, lobe) for lobe in regions.lobes])
+    parts = [*(np.sort(per_lobe, axis=0)[[0, 2, 4]]), per_lobe.mean(axis=0)]  # a finding of one lobe moves an end
+    parts += [_texture(hu, bands, part) for part in regions.lung_parts]
+    parts += [_shares(hu, part, AIR_TO_BONE) for part in regions.dependent]
+    for part in regions.heart_parts:
+        parts += [_shares(hu, part, BRIGHT), _shares(hu, part, SOFT), _tails(hu, part)]
+    hot = hu - ndimage.gaussian_filter(hu, [8 / mm for mm in regions.spacing_zyx])
+    for part in regions.walls:
+        parts += [_tails(hu, part), _tails(hot, part)]
+    aortic_wall, heart, middle = regions.walls[:3]
+    parts += [_shares(hu, middle, SOFT), _shares(hot, aortic_wall, BRIGHT), _shares(hot, heart, BRIGHT)]
+    parts += [_tails(hu, regions.outside), _shares(hu, regions.chest_wall, METAL)]
     return np.concatenate(parts).astype(np.float32)
 
 
@@ -162,7 +201,7 @@ def sample(seed: int) -> tuple[np.ndarray, np.ndarray]:
     drawn = phantom.chest(SHAPE_ZYX, seed=seed, findings=wanted)
     hu = codec().reconstruct_hu(drawn.ct.voxels, WINDOWS["wide"])
     present = np.array([name in drawn.finding_names for name in NAMES])
-    return features(hu, drawn.organs.voxels, drawn.ct.geometry.spacing_zyx), present
+    return features(hu, Regions.of(drawn.organs.voxels, drawn.ct.geometry.spacing_zyx)), present
 
 
 def _alone() -> None:

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from . import __version__, jobs
 from .errors import Cancelled, InputError
-from .jobs import PROTOCOL, Models, Job
+from .jobs import PROTOCOL, Job, Models
 
 OPERATIONS = ("run", "cancel", "info", "env", "shutdown")
 CANCEL_FILE = "cancel"

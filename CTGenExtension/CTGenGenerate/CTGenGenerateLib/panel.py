@@ -1,4 +1,4 @@
-"""What the panel shows of the parameters; nothing here changes them."""
+"""What the panel and the views show of the parameters; nothing here changes them."""
 
 from __future__ import annotations
 
@@ -44,6 +44,12 @@ def show(ui: Any, parameters, engineSection) -> None:
     ui.guidanceBox.enabled = bool(row is None or row["guidance"] or parameters.guidance != 1)
     ui.modelInfoLabel.text = _modelInfo(row)
     ui.gridInfoLabel.text = gridInfo(parameters)
+
+
+def showFill(segmentation, filled: bool) -> None:
+    """Show a segmentation in slices with its fill, or its outlines only."""
+    if segmentation is not None and segmentation.GetDisplayNode() is not None:
+        segmentation.GetDisplayNode().SetVisibility2DFill(filled)
 
 
 def gridInfo(parameters) -> str:

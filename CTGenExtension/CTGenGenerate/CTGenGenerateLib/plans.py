@@ -126,7 +126,7 @@ class MaskFiles:
         self.focus = middle(diseases, grid)
         self._organs = segments.labelArray(segmentation, layers, grid)
         if layers:
-            self._organs = segments.fillUnder(self._organs, diseases > 0)
+            self._organs = segments.fillUnder(self._organs, diseases > 0, grid)
         if not (self._organs.any() or diseases.any()):
             raise GeometryError(_("No segment lies on the grid of the new CT. Choose another grid."))
         for key, name, labels in (("mask", ORGANS, self._organs), ("disease", DISEASES, diseases)):
@@ -166,7 +166,7 @@ def planGenerate(parameters, rows: Sequence[Row], folder: str, preview: bool) ->
     """
     plan, masks = _begin(parameters, "generate", rows, folder, preview)
     for seed in range(parameters.seed, parameters.seed + parameters.variants):
-        _add(plan, parameters, masks, {"seed": seed}, _name(parameters, preview))
+        _add(plan, parameters, masks, {"seed": seed}, _name(parameters.model, preview))
     return plan
 
 
@@ -177,14 +177,12 @@ def planWhatIf(parameters, rows: Sequence[Row], folder: str, preview: bool) -> P
         GeometryError: the inputs cannot be sent.
     """
     plan, masks = _begin(parameters, "whatif", rows, folder, preview)
-    name = _name(parameters, preview)
     if parameters.factor == "report":
-        _add(plan, parameters, masks, {}, _("A {name}").format(name=name))
-        other = {"report": parameters.otherReport.strip()}
-        _add(plan, parameters, masks, other, _("B {name}").format(name=name))
-        return plan
-    _add(plan, parameters, masks.healthy(), {}, _("A without diseases {name}").format(name=name))
-    _add(plan, parameters, masks, {}, _("B with diseases {name}").format(name=name))
+        _add(plan, parameters, masks, {}, _name(_("A"), preview))
+        _add(plan, parameters, masks, {"report": parameters.otherReport.strip()}, _name(_("B"), preview))
+    else:
+        _add(plan, parameters, masks.healthy(), {}, _name(_("A without diseases"), preview))
+        _add(plan, parameters, masks, {}, _name(_("B with diseases"), preview))
     return plan
 
 
@@ -258,9 +256,9 @@ def middle(labels: np.ndarray, grid: Grid) -> tuple[float, float, float] | None:
     return tuple(float(x) for x in grid.ijkToWorld[:3, :3] @ inside + grid.ijkToWorld[:3, 3])
 
 
-def _name(parameters, preview: bool) -> str:
-    text = _("Preview {model} seed {seed}") if preview else _("Synthetic {model} seed {seed}")
-    return text.format(model=parameters.model, seed=SEED)
+def _name(what: str, preview: bool) -> str:
+    text = _("Preview {what} seed {seed}") if preview else _("Synthetic {what} seed {seed}")
+    return text.format(what=what, seed=SEED)
 
 
 def _add(plan: Plan, parameters, masks: MaskFiles, changes: dict[str, Any], name: str) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import labels
 from ..codecs.base import Codec
+from ..errors import InputError
 from ..intensity import WINDOWS
 
 AIR_HU = -1000.0
@@ -27,16 +28,46 @@ class ConditionSpec:
             unlike tissues (a lobe is 32, a vertebra 33), so a small network follows this sketch far better.
         disease_channels: one channel per disease class, 1 in latent cells that the mask touches: small lesions do not
             survive the VAE (MedSyn2, table 8: nodule Dice 63 %).
+        residual_std: draw the difference between the CT's latents and the tissue sketch's, divided by these numbers,
+            one per latent channel, in place of the latents themselves: a small network then spends nothing on what the
+            sketch says already. Empty: the latents themselves, as published.
     """
 
     label_divisor: float | None = 300.0
     tissue: bool = False
     disease_channels: bool = False
+    residual_std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a residual of a sketch that is not there."""
+        if self.residual_std and not self.tissue:
+            raise InputError("residual_std needs the tissue sketch: set tissue, or leave residual_std empty.")
 
     def channels(self, codec_channels: int) -> int:
         """How many conditioning channels that makes for a codec with so many latent channels."""
         images = int(self.label_divisor is not None) + int(self.tissue)
         return images * codec_channels + self.disease_channels * len(labels.DISEASES)
+
+    def to_drawn(self, latents: Tensor, conditions: Tensor, axis: int) -> Tensor:
+        """What the denoiser draws, from a CT's latents and their conditions; ``axis`` is that of the channels."""
+        if not self.residual_std:
+            return latents
+        sketch, std = self._sketch(conditions, axis)
+        return (latents - sketch) / std
+
+    def to_latents(self, drawn: Tensor, conditions: Tensor, axis: int) -> Tensor:
+        """The inverse of :meth:`to_drawn`."""
+        if not self.residual_std:
+            return drawn
+        sketch, std = self._sketch(conditions, axis)
+        return drawn * std + sketch
+
+    def _sketch(self, conditions: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+        count = len(self.residual_std)
+        first = count if self.label_divisor is not None else 0
+        shape = [1] * conditions.ndim
+        shape[axis] = count
+        return conditions.narrow(axis, first, count), conditions.new_tensor(self.residual_std).view(shape)
 
 
 def encode_conditions(

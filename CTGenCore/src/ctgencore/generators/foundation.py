@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from ..diffusion.guidance import check_guidance, guide
 from ..diffusion.solvers import Level, sample, slice_noise
 from ..errors import Cancelled, InputError, OutOfMemory
 from ..intensity import WINDOWS
+from ..labels import DISEASES
 from ..resample import zoom_plane
 from ..runtime import free_memory
 from ..text.prompts import prompt
@@ -44,6 +46,7 @@ class FoundationGenerator(Generator):
             label_divisor=config["label_divisor"],
             tissue=config.get("tissue", False),
             disease_channels=config.get("disease_channels", False),
+            residual_std=config.get("residual_std", ()),
         )
         self.reorients = config.get("reorients", True)  # type: ignore[misc]
 
@@ -118,6 +121,7 @@ class FoundationGenerator(Generator):
         clean = region = None
         if start is not None:
             clean = self.codec.encode(start.hu, WINDOWS["wide"], memory=sampling.memory).to(self.device)
+            clean = self.spec.to_drawn(clean, following[0], axis=1)
             region = self._touched_cells(start.region, latent_zyx)
 
         def put_back(x: Tensor, level: Level) -> Tensor:
@@ -126,7 +130,7 @@ class FoundationGenerator(Generator):
             known = level.abar**0.5 * clean + (1 - level.abar) ** 0.5 * noise(0)
             return torch.where(region, x, known)
 
-        return sample(
+        drawn = sample(
             guide(windows, following, free, sampling.guidance, together=self.device.type != "cpu"),
             noise(0),
             solver=sampling.solver,  # type: ignore[arg-type]
@@ -138,20 +142,18 @@ class FoundationGenerator(Generator):
             step_noise=lambda step: noise(step + 1),
             constrain=put_back if start is not None else None,
         )
+        return self.spec.to_latents(drawn, following[0], axis=1)
 
     def _conditions(self, inputs: Inputs, *, guided: bool, memory: int | None) -> tuple[list[Tensor], list[Tensor]]:
         """Conditions to follow, and (when guided) the same with report and disease mask dropped."""
         following = [self._channels(inputs, memory), self.context(inputs)]
         if not guided:
             return following, following
-        dropped = Inputs(
-            shape_zyx=inputs.shape_zyx,
-            spacing_zyx=inputs.spacing_zyx,
-            organs=inputs.organs,
-            sketch_hu=inputs.sketch_hu,
-        )
-        channels = following[0] if inputs.diseases is None else self._channels(dropped, memory)
-        return following, [channels, self.context(dropped)]
+        channels = following[0]
+        if inputs.diseases is not None and self.spec.disease_channels:
+            channels = channels.clone()
+            channels[:, -len(DISEASES) :] = 0  # the drawings stay: what is drawn is relative to the sketch
+        return following, [channels, self.context(replace(inputs, report=""))]
 
     def _channels(self, inputs: Inputs, memory: int | None) -> Tensor:
         channels = encode_conditions(

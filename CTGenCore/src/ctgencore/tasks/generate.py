@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__, hub, labels
+from .. import __version__, hub, labels, phantom
 from ..codecs.base import Cancel
 from ..diffusion.guidance import check_guidance
 from ..errors import InputError
@@ -142,7 +142,8 @@ def generate(
     """Draw a CT that follows masks and a report. All conditions are optional and can be combined.
 
     Args:
-        mask: organs, numbered as ``options.scheme`` says; diseases may be painted in (class id + 100).
+        mask: organs, numbered as ``options.scheme`` says; diseases may be painted in (class id + 100). None: the
+            anatomy of the procedural chest of that seed.
         disease: disease classes 150..162 (see :data:`ctgencore.labels.DISEASES`); None or empty is healthy mode.
         reference: a volume whose grid the result gets; None for the mask's grid.
         generator: a loaded one; None loads the one that ``options`` names.
@@ -229,7 +230,9 @@ def prepare(
     organs = diseases = None
     if mask is not None:
         found = labels.convert(mask, options.scheme)
-        organs, diseases = found.labels, found.diseases
+        organs, diseases = (
+            item if item is not None and item.voxels.any() else None for item in (found.labels, found.diseases)
+        )
         problems += _conversion_problems(found)
     if disease is not None:
         if mask is not None:
@@ -245,13 +248,26 @@ def prepare(
     if organs is not None and reference is not None:
         organs = labels.with_body(organs, reference)
     organs, diseases = (_onto(item, grid) for item in (organs, diseases))
-    if organs is not None:
+    if organs is None:
+        organs = _procedural_organs(grid, options.seed)
+        message = f"There is no organ mask: the anatomy is that of procedural chest {options.seed}."
+        problems.append(Problem("anatomy", "warning", message, "Give an organ mask to choose it."))
+    else:
         organs = labels.with_body(organs)  # adds nothing where the body is there already
         problems += labels.check(organs, diseases, latent_mm=_latent_mm(grid))
     if options.report:
         notices = check_report(options.report, organs, diseases)
         problems += [Problem(notice.code, notice.severity, notice.message, "") for notice in notices]
     return Conditions(geometry=grid, organs=organs, diseases=diseases, problems=tuple(problems))
+
+
+def _procedural_organs(grid: Geometry, seed: int) -> LabelMap:
+    """Organs of a healthy procedural chest in the middle of the grid."""
+    plan = AxisPlan.to_lps(grid)
+    size_z, size_y, size_x = (grid.shape_zyx[axis] for axis in plan.axes)
+    z, y, x = plan.reorder(grid.spacing_zyx)
+    drawn = phantom.chest((size_z, size_y, size_x), (x, y, z), seed)
+    return LabelMap(np.ascontiguousarray(plan.undo(drawn.organs.voxels)), grid, drawn.organs.names)
 
 
 def _latent_mm(grid: Geometry) -> tuple[float, float, float]:

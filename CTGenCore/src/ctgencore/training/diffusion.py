@@ -74,6 +74,8 @@ def diffusion_loss(
 ) -> Tensor:
     """Mean squared error of the prediction (DDPM, equation 14; velocity for ``v_prediction``).
 
+    Where differences to a tissue sketch are drawn, a volume whose sketch says little (a partial mask) has large ones;
+    it weighs less by their mean square, or it would be all that is learned.
     Noise and timesteps are drawn on the CPU, so that they do not depend on the device.
     """
     volumes, slices = batch.ct.shape[:2]
@@ -82,7 +84,11 @@ def diffusion_loss(
     clean, noise = batch.ct.flatten(0, 1), noise.flatten(0, 1)
     noisy = add_noise(clean, noise, timesteps).unflatten(0, (volumes, slices))
     wanted = target(clean, noise, timesteps, recipe.prediction)
-    return (denoiser(noisy, timesteps, batch).flatten(0, 1).float() - wanted).square().mean()
+    error = (denoiser(noisy, timesteps, batch).flatten(0, 1).float() - wanted).square()
+    if recipe.conditions.residual_std:
+        size = batch.ct.square().mean(dim=(1, 2, 3, 4)).clamp(min=1).repeat_interleave(slices)
+        error = error / size.view(-1, 1, 1, 1)
+    return error.mean()
 
 
 def train_generator(

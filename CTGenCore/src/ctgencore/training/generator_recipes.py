@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from ..diffusion.conditions import ConditionSpec
 from ..diffusion.schedule import Prediction
-from ..zoo import GENERATORS, NETWORKS
+from ..zoo import GENERATORS, NETWORKS, RESIDUAL_STD
 
 StageName = Literal["2d", "3d"]
 
@@ -174,18 +174,18 @@ GENERATOR_RECIPES: dict[str, GeneratorRecipe] = {
             name="foundation.embedded",
             title="The embedded generator: a small slice U-Net and its own report encoder, on procedural chests",
             codec="embedded",
-            conditions=ConditionSpec(label_divisor=300.0, tissue=True, disease_channels=True),
+            conditions=ConditionSpec(
+                label_divisor=300.0, tissue=True, disease_channels=True, residual_std=RESIDUAL_STD
+            ),
             network=_of_zoo("foundation-unet-embedded"),
             text="embedded",
             text_config=GENERATORS["foundation-embedded"].text_config,
             prediction="v_prediction",
             window_zyx=(17, 16, 16),
             dropout=Dropout(
-                everything=0.05,
                 report=0.3,
                 findings=0.4,
                 diseases=0.3,
-                organs=0.05,
                 groups=0.3,
                 label_image=0.15,
                 spacing=0.1,

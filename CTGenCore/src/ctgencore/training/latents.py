@@ -66,7 +66,7 @@ class CacheSettings:
         """What the recipe asks for."""
         return CacheSettings(
             codec=recipe.codec,
-            conditions=recipe.conditions,
+            conditions=replace(recipe.conditions, residual_std=()),  # taken when a batch is read
             reorients=recipe.reorients,
             transpose=recipe.transpose,
             plane_yx=recipe.plane_yx,
@@ -139,13 +139,12 @@ def clips(sample: Sample, settings: CacheSettings, rng: np.random.Generator) -> 
 
 
 def without_groups(organs_ZYX: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The organ map with a random part of its groups missing: body where the body is still there, else background."""
+    """The organ map with a random part of its groups missing: body in their place, as a partial mask is completed."""
     present = [ORGANS[i] for i in np.unique(organs_ZYX).tolist() if i in ORGANS]
     groups = sorted({organ.group for organ in present})
     share = rng.uniform(*KEPT_SHARE)
-    kept = {group for group in groups if rng.random() < share}
-    filler = BODY if "body" in kept else 0
-    table = np.full(256, filler, dtype=np.uint8)
+    kept = {group for group in groups if rng.random() < share or group == "body"}
+    table = np.full(256, BODY, dtype=np.uint8)
     table[0] = 0
     for organ in present:
         if organ.group in kept:
@@ -365,7 +364,7 @@ class Latents(NamedTuple):
     """A batch, fp32; as read from one file without the batch dimension.
 
     Attributes:
-        ct: ``(B, n, C, y, x)``, n latent slices.
+        ct: ``(B, n, C, y, x)``, n latent slices of what the denoiser draws (see :class:`ConditionSpec`).
         conditions: ``(B, n, C', y, x)``.
         spacing_mm: ``(B, 3)`` voxel size x, y, z; 0 where it is hidden.
         reports: texts, empty where hidden.
@@ -405,6 +404,7 @@ def read_latents(path: Path, spec: ConditionSpec, box_zyx: tuple[slice, slice, s
         facts = file.metadata()
     spacing = torch.zeros(3) if hidden.spacing else torch.tensor(json.loads(facts["spacing_mm"]))
     report = (hidden.findings and facts["impression"]) or facts["report"]
+    ct = spec.to_drawn(ct, conditions, axis=0)
     return Latents(ct.transpose(0, 1), conditions.transpose(0, 1), spacing, ["" if hidden.report else report])
 
 

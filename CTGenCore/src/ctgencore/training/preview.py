@@ -46,7 +46,8 @@ def preview(denoiser: Denoiser, codec: Codec, recipe: GeneratorRecipe, cached: P
     def denoise(x: Tensor, t: int) -> Tensor:
         return denoiser(x, torch.full((x.shape[0] * x.shape[1],), t, device=device), batch)
 
-    latents = sample(denoise, noise, solver="dpm++", steps=SOLVER_STEPS, prediction=recipe.prediction)
+    drawn = sample(denoise, noise, solver="dpm++", steps=SOLVER_STEPS, prediction=recipe.prediction)
+    latents = recipe.conditions.to_latents(drawn, batch.conditions, axis=2)
     shape = voxels_of(recipe.window_zyx)
     hu = codec.decode(latents.transpose(1, 2).cpu(), shape, WINDOWS["wide"])
     with safe_open(cached, "pt") as file:
