@@ -56,12 +56,10 @@ class CTGenGenerate(ScriptedLoadableModule):
         self.parent.dependencies = ["Segmentations"]
         self.parent.contributors = ["CTGen contributors"]
         self.parent.helpText = _("""
-<p>Draws CT volumes from a segmentation of organs and diseases and from a radiology report, changes a region of a CT,
-and shows what one change does (What-if). Everything it makes is synthetic and marked so. For research; not for
-diagnosis.</p>
-<p><b>Steps</b>: 1. Choose a segmentation and look over the table: what does each segment stand for? 2. Write a
-report, or pick sentences under Findings. 3. Click Preview, then Generate. The results lie in a folder of their own in
-the Data module.</p>
+<p>Draws CT from a segmentation of organs and diseases and from a report, changes a region of a CT, and shows what one
+change does. What it makes is synthetic and marked so. For research; not for diagnosis.</p>
+<p><b>Steps</b>: 1. Choose a segmentation; look over the table. 2. Write a report, or pick sentences under Findings.
+3. Click Preview, then Generate. The results lie in a folder of their own in the Data module.</p>
 <p>The computation runs in a process of its own. If the line under Engine is not green, open that section: it says what
 is missing.</p>
 """) + self.getDefaultModuleDocumentationLink()  # fmt: skip
@@ -400,10 +398,7 @@ class CTGenGenerateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onVolume(self, number, count, volume):
         self._showPart(min(number + 1, count))
         self.compare.restore()  # the views of an earlier comparison keep their volumes
-        if slicer.app.layoutManager() is not None:
-            composite = slicer.app.layoutManager().sliceWidget("Red").sliceLogic().GetSliceCompositeNode()
-            empty = not composite.GetBackgroundVolumeID()
-            slicer.util.setSliceViewerLayers(background=volume, foreground=None, fit=empty)
+        panel.showVolume(volume)
 
     def _onEnd(self, outcome):
         volumes = self.logic.runner.volumes
@@ -429,8 +424,8 @@ class CTGenGenerateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Show or hide the fill of the segmentations over the results."""
         node = self._parameterNode
         if node is not None and self.logic.runner is not None and self.logic.runner.volumes:
-            panel.showFill(node.segmentation, not node.outlines)
-            panel.showFill(node.editRegion, not node.outlines)
+            for segmentation in (node.segmentation, node.editRegion):
+                panel.showFill(segmentation, not node.outlines)
 
     def _showIdle(self, message, failed=False):
         self.runSection.end(message, failed)

@@ -500,6 +500,7 @@ def test_real_masks(host: Any, panel: Any, ct_data: Path, picture: Picture) -> N
     picture(panel, "28-real-masks")
 
 
+@pytest.mark.heavy
 def test_module_self_test(host: Any, panel: Any) -> None:
     """The test that Slicer itself would run."""
     import CTGenGenerate

@@ -15,6 +15,7 @@ import itertools
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -29,9 +30,11 @@ FIRST_SEED = 910_000
 STREAM = 99
 PREVALENCE = 0.2
 HELD_OUT = 4  # every fourth phantom
-STRENGTH = 0.05  # of the L2 penalty
+STRENGTH = 0.01  # of the L2 penalty
+CHOSEN = 120  # features per finding, those that differ most on the training phantoms
 VISIBLE_AUC = 0.8
 FORMAT = 1  # of the features
+SAVED_EVERY = 20  # phantoms
 CACHE = Path(__file__).resolve().parents[2] / "runs" / "bench"
 AORTA, HEART, STERNUM, SUPERIOR_VENA_CAVA = 6, 115, 122, 125
 NAMES = tuple(finding.name for finding in labels.FINDINGS)
@@ -40,6 +43,8 @@ AIR_TO_BONE = (-980, -940, -900, -850, -800, -700, -600, -450, -300, -150, -30, 
 BRIGHT = (130, 200, 300, 450, 700)
 METAL = (300, 500, 700, 900)
 SOFT = (-150, -60, -20, 5, 30, 60, 100, 150)
+PATCHES = (-150, -80, -40, 40, 80, 150, 250, 400, 600)
+WALLS = (-80, -40, 0, 40, 80, 150, 300)
 SCALES_MM = (2.0, 4.0, 8.0, 16.0)
 TAILS = (0.001, 0.02, 0.5, 0.98, 0.999)
 
@@ -55,6 +60,9 @@ class Regions:
         spacing_zyx: mm.
         lung: lobes with their vessels and airways.
         lobes: the five lobes.
+        clear: lung without its outermost voxel, vessels, airways and the voxel beside them.
+        clear_lobes: the five lobes of that.
+        airway_rings: airways inside the lungs, and two shells of a voxel around them.
         lung_parts: lung, its rim, what lies deeper, what lies around airways.
         dependent: see :func:`_dependent`.
         heart_parts: core, inner rim, and both sides of its surface without lung.
@@ -66,6 +74,9 @@ class Regions:
     spacing_zyx: tuple[float, float, float]
     lung: np.ndarray
     lobes: list[np.ndarray]
+    clear: np.ndarray
+    clear_lobes: list[np.ndarray]
+    airway_rings: list[np.ndarray]
     lung_parts: list[np.ndarray]
     dependent: list[np.ndarray]
     heart_parts: list[np.ndarray]
@@ -77,6 +88,10 @@ class Regions:
     def of(organs: np.ndarray, spacing_zyx: tuple[float, float, float]) -> Regions:
         lung = np.isin(organs, (*labels.LUNG_LOBES, labels.VESSEL, labels.AIRWAY))
         depth = _away(~lung, spacing_zyx)
+        airway = organs == labels.AIRWAY
+        tubes = np.isin(organs, (labels.VESSEL, labels.AIRWAY, labels.TRACHEA))
+        clear = ndimage.binary_erosion(lung) & ~ndimage.binary_dilation(tubes)
+        shells = [airway, *(ndimage.binary_dilation(airway, iterations=n) for n in (1, 2))]
         heart, aorta, body = organs == HEART, organs == AORTA, organs > 0
         inner = _away(~heart, spacing_zyx)
         below_skin = _away(~body, spacing_zyx)
@@ -87,11 +102,14 @@ class Regions:
             spacing_zyx=spacing_zyx,
             lung=lung,
             lobes=[organs == lobe for lobe in labels.LUNG_LOBES],
+            clear=clear,
+            clear_lobes=[clear & (organs == lobe) for lobe in labels.LUNG_LOBES],
+            airway_rings=[airway, *(lung & wide & ~narrow for narrow, wide in pairwise(shells))],
             lung_parts=[
                 lung,
                 lung & (depth < 8),
                 lung & (depth >= 8),
-                lung & (_away(organs == labels.AIRWAY, spacing_zyx) < 7),
+                lung & (_away(airway, spacing_zyx) < 7),
             ],
             dependent=_dependent(lung & (depth < 14)),
             heart_parts=[
@@ -128,6 +146,19 @@ def features(hu: np.ndarray, regions: Regions) -> np.ndarray:
     aortic_wall, heart, middle = regions.walls[:3]
     parts += [_shares(hu, middle, SOFT), _shares(hot, aortic_wall, BRIGHT), _shares(hot, heart, BRIGHT)]
     parts += [_tails(hu, regions.outside), _shares(hu, regions.chest_wall, METAL)]
+
+    clear = regions.clear
+    typical = np.median(hu[clear])
+    excess = hu - bands[0] - bands[1] - typical  # smooth, and free of how deeply the patient breathes
+    per_lobe = np.stack([_patches(hu, excess, bands, lobe) for lobe in regions.clear_lobes])
+    parts += [
+        *(np.sort(per_lobe, axis=0)[[0, 2, 4]]),
+        per_lobe.mean(axis=0),
+        _patches(hu, excess, bands, clear),
+        [typical],
+    ]
+    for ring in regions.airway_rings:
+        parts += [_shares(hu - typical, ring, WALLS), _tails(hu - typical, ring), _tails(bands[0], ring)]
     return np.concatenate(parts).astype(np.float32)
 
 
@@ -170,6 +201,11 @@ def _texture(hu: np.ndarray, bands: list[np.ndarray], region: np.ndarray) -> np.
     return np.concatenate(parts)
 
 
+def _patches(hu: np.ndarray, excess: np.ndarray, bands: list[np.ndarray], region: np.ndarray) -> np.ndarray:
+    """Texture, and how much of a region is denser or thinner than the patient's lungs are."""
+    return np.concatenate([_texture(hu, bands, region), _shares(excess, region, PATCHES), _tails(excess, region)])
+
+
 def _dependent(rim: np.ndarray) -> list[np.ndarray]:
     """Back and lower thirds of the pleural rim, left and right of the middle: where fluid collects."""
     z, y, x = np.nonzero(rim)
@@ -199,7 +235,7 @@ def sample(seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng((seed, STREAM))
     wanted = [name for name in NAMES if rng.uniform() < PREVALENCE]
     drawn = phantom.chest(SHAPE_ZYX, seed=seed, findings=wanted)
-    hu = codec().reconstruct_hu(drawn.ct.voxels, WINDOWS["wide"])
+    hu = np.rint(codec().reconstruct_hu(drawn.ct.voxels, WINDOWS["wide"]))
     present = np.array([name in drawn.finding_names for name in NAMES])
     return features(hu, Regions.of(drawn.organs.voxels, drawn.ct.geometry.spacing_zyx)), present
 
@@ -216,19 +252,18 @@ def samples(count: int, workers: int) -> tuple[np.ndarray, np.ndarray]:
     key = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
     key.update(f"{FORMAT} {SHAPE_ZYX} {PREVALENCE} {codec().weights}".encode())
     path = CACHE / f"probe-{key.hexdigest()[:12]}.npz"
-    x, y = np.zeros((0, 0), np.float32), np.zeros((0, len(NAMES)), bool)
+    rows: list[tuple[np.ndarray, np.ndarray]] = []
     if path.is_file():
         with np.load(path) as held:
-            x, y = held["x"], held["y"]
-    todo = range(FIRST_SEED + len(x), FIRST_SEED + count)
-    if todo:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_alone) as pool:
-            new = list(pool.map(sample, todo))
-        x = np.concatenate([*([x] if len(x) else []), np.stack([each for each, _ in new])])
-        y = np.concatenate([y, np.stack([each for _, each in new])])
-        np.savez(path, x=x, y=y)
-    return x[:count], y[:count]
+            rows = list(zip(held["x"], held["y"], strict=True))
+    todo = range(FIRST_SEED + len(rows), FIRST_SEED + count)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_alone) as pool:
+        for row in pool.map(sample, todo):
+            rows.append(row)
+            if len(rows) % SAVED_EVERY == 0 or len(rows) == count:  # an interrupted run goes on from here
+                np.savez(path, x=np.stack([x for x, _ in rows]), y=np.stack([y for _, y in rows]))
+    return np.stack([x for x, _ in rows[:count]]), np.stack([y for _, y in rows[:count]])
 
 
 # --- regression ------------------------------------------------------------------------------------------------------
@@ -270,8 +305,12 @@ def train(count: int = 360, workers: int = 2) -> Probe:
     held = np.arange(len(x)) % HELD_OUT == HELD_OUT - 1
     mean, deviation = x[~held].mean(0), x[~held].std(0) + 1e-6
     z = _standard(x, mean, deviation)
-    fits = [_fit(z[~held], y[~held, k]) for k in range(len(NAMES))]
-    weights, bias = np.stack([w for w, _ in fits], axis=1), np.array([b for _, b in fits])
+    weights, bias = np.zeros((z.shape[1], len(NAMES))), np.zeros(len(NAMES))
+    for k in range(len(NAMES)):
+        present = y[~held, k]
+        gap = np.abs(z[~held][present].mean(0) - z[~held][~present].mean(0))
+        chosen = np.argsort(-gap)[:CHOSEN]
+        weights[chosen, k], bias[k] = _fit(z[~held][:, chosen], present)
     scores = z[held] @ weights + bias
     curve = {name: auc(scores[:, k], y[held, k]) for k, name in enumerate(NAMES)}
     return Probe(mean, deviation, weights, bias, curve)

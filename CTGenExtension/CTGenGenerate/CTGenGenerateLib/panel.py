@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import slicer
 from CTGenLib import geometry, segments
 from CTGenLib.runfolder import WINDOWS
 from CTGenLib.sections import fillBox
@@ -44,6 +45,15 @@ def show(ui: Any, parameters, engineSection) -> None:
     ui.guidanceBox.enabled = bool(row is None or row["guidance"] or parameters.guidance != 1)
     ui.modelInfoLabel.text = _modelInfo(row)
     ui.gridInfoLabel.text = gridInfo(parameters)
+
+
+def showVolume(volume) -> None:
+    """Show a new volume in all slice views, fitted if they were empty."""
+    manager = slicer.app.layoutManager()
+    if manager is not None:
+        composite = manager.sliceWidget("Red").sliceLogic().GetSliceCompositeNode()
+        empty = not composite.GetBackgroundVolumeID()
+        slicer.util.setSliceViewerLayers(background=volume, foreground=None, fit=empty)
 
 
 def showFill(segmentation, filled: bool) -> None:
