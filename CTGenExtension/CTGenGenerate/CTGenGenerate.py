@@ -37,7 +37,7 @@ from CTGenGenerateLib.preparation import Preparation
 from CTGenGenerateLib.problems import EDIT, GENERATE
 from CTGenGenerateLib.reportBox import ReportBox
 from CTGenGenerateLib.segmentTable import SegmentTable, readRows
-from CTGenLib import geometry, result, segments
+from CTGenLib import geometry, result
 from CTGenLib.compare import CompareLayout
 from CTGenLib.labels import LabelTables
 from CTGenLib.runfolder import WINDOWS
@@ -136,7 +136,6 @@ class CTGenGenerateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = None
         self._parameterNodeGuiTag = None
         self._filling = False
-        self._checked = None
 
     @property
     def engine(self):
@@ -207,7 +206,7 @@ class CTGenGenerateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneStartClose(self, caller, event):
         """The inputs go away: the job has no use any more. The report stays in the history."""
-        self.checker.stop()
+        self.checker.forget()
         if self._parameterNode is not None:
             self.reportBox.remember(self._parameterNode.report)
         if self.logic.running:
@@ -326,18 +325,12 @@ class CTGenGenerateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _checkSoon(self):
         """Have the engine look at report and masks, if they have changed and could be run."""
-        node = self._parameterNode
-        if not self.ui.applyButton.enabled or self.logic.running or self.ui.tabs.currentIndex == EDIT:
-            self.checker.stop()
-            self._checked = None
-            if self.ui.tabs.currentIndex == EDIT:
-                self.reportBox.showProblems([])
+        if self.logic.running:
             return
-        content = segments.contentVersion(node.segmentation) if node.segmentation else None
-        state = (plans.options(node, "generate"), self.table.used(), content, self.ui.gridInfoLabel.text)
-        if state != self._checked:
-            self._checked = state
-            self.checker.check(self.engine.interpreter, node, self.table.used())
+        if self.ui.applyButton.enabled and self.ui.tabs.currentIndex != EDIT:
+            self.checker.look(self.engine.interpreter, self._parameterNode, self.table.used())
+        else:
+            self.checker.forget()
 
     # Running
 
@@ -374,7 +367,8 @@ class CTGenGenerateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _start(self, preview):
         node, what = self._parameterNode, self.ui.tabs.currentIndex
-        self.checker.stop()
+        if self.checker.waiting:
+            self.checker.forget()
         self.ui.logText.clear()
         self.runSection.part = ""
         self.reportBox.remember(node.report)

@@ -141,7 +141,7 @@ def state():
         "root": (logging.root.level, list(logging.root.handlers), list(logging.root.filters), logging.root.disabled),
         "hook": sys.excepthook, "stdout": sys.stdout,
     }
-import accelerate, diffusers, scipy.ndimage  # what these do to the process when imported is theirs
+import accelerate, diffusers, scipy.interpolate, scipy.ndimage  # what these do to the process when imported is theirs
 before = state()
 import ctgencore
 from ctgencore import phantom

@@ -237,6 +237,12 @@ def test_report_and_masks_that_contradict_each_other(host: Any, panel: Any, scen
     host.wait(lambda: "effusion" in panel.ui.checkLabel.text, PATIENCE)
     assert panel.ui.applyButton.enabled, "a warning does not forbid"
     picture(panel, "22-generate-contradiction")
+    panel.ui.tabs.setCurrentIndex(1)
+    assert not panel.ui.checkLabel.visible, "an edit uses none of these masks"
+    panel.ui.tabs.setCurrentIndex(0)
+    host.wait(lambda: "effusion" in panel.ui.checkLabel.text, PATIENCE)
+    slicer.mrmlScene.Clear(0)
+    assert not panel.ui.checkLabel.visible
 
 
 # Runs

@@ -10,11 +10,13 @@ from typing import Any
 
 import qt
 import slicer
+from CTGenLib import segments
 from CTGenLib.ask import EngineQuestion
 from CTGenLib.geometry import GeometryError
 from slicer.i18n import tr as _
 
 from . import plans
+from .panel import gridInfo
 
 DELAY_MS = 900  # typing goes on
 ANSWER_SECONDS = 60
@@ -33,6 +35,7 @@ class ConsistencyChecker:
         self._question: EngineQuestion | None = None
         self._folder = ""
         self._what: tuple | None = None
+        self._state: tuple | None = None
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(DELAY_MS)
@@ -43,26 +46,38 @@ class ConsistencyChecker:
         """Whether an answer is still to come."""
         return self._timer.active or self._question is not None
 
-    def check(self, interpreter, parameters, rows) -> None:
-        """Check soon; what was asked before is forgotten.
+    def look(self, interpreter, parameters, rows) -> None:
+        """Check soon, if anything has changed since the last look.
 
         Args:
             interpreter: the engine's.
             parameters: the parameter node.
             rows: segments that are used, lowest layer first.
         """
+        content = segments.contentVersion(parameters.segmentation) if parameters.segmentation is not None else None
+        state = (interpreter, plans.options(parameters, "generate"), rows, content, gridInfo(parameters))
+        if state != self._state:
+            self.stop()
+            self._state = state
+            self._what = (interpreter, parameters, rows)
+            self._timer.start()
+
+    def forget(self) -> None:
+        """What was found is not about what is chosen now."""
         self.stop()
-        self._what = (interpreter, parameters, list(rows))
-        self._timer.start()
+        self._state = None
+        self._onProblems([])
 
     def stop(self) -> None:
-        """Forget about it."""
+        """Wait for no answer; the next look asks again."""
+        if self.waiting:
+            self._state = None
         self._timer.stop()
         if self._question is not None:
             self._question.stop()
-        self._forget()
+        self._clean()
 
-    def _forget(self) -> None:
+    def _clean(self) -> None:
         self._question = None
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -86,11 +101,11 @@ class ConsistencyChecker:
                 interpreter, ["generate", "--check", path, "--json"], ANSWER_SECONDS, self._hear
             )
         except (GeometryError, OSError) as error:
-            self._forget()
+            self._clean()
             self._onProblems([{"severity": "error", "message": str(error)}])
 
     def _hear(self, answer: dict[str, Any] | None, problem: str) -> None:
-        self._forget()
+        self._clean()
         if answer is None:
             text = _("Report and masks could not be checked: {reason}").format(reason=problem)
             self._onProblems([{"severity": "warning", "message": text}])
