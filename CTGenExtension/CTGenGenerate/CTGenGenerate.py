@@ -103,7 +103,7 @@ class CTGenGenerateParameterNode:
     variants: Annotated[int, WithinRange(1, 8)] = 1
     steps: Annotated[int, WithinRange(1, 999)] = 20
     guidance: Annotated[float, WithinRange(0, 20)] = 1.0
-    solver: Annotated[str, Choice(SOLVERS)] = "dpm++"
+    solver: Annotated[str, Choice(SOLVERS)] = "ddim"
     tries: Annotated[int, WithinRange(1, 10)] = 1
     device: str = "auto"
     editVolume: vtkMRMLScalarVolumeNode
@@ -252,11 +252,12 @@ class CTGenGenerateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onChoice(self, index):
         if self._filling or self._parameterNode is None:
             return
+        window = self._parameterNode.window
         with slicer.util.NodeModify(self._parameterNode):
             for box, name in self._choices:
                 if box.currentIndex >= 0:
                     setattr(self._parameterNode, name, box.itemData(box.currentIndex))
-        if self.logic.runner is not None:
+        if self.logic.runner is not None and window != self._parameterNode.window:
             for volume in self.logic.runner.volumes:
                 result.showWindow(volume, *WINDOWS[self._parameterNode.window])
 

@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 from . import plans
 from .problems import WHAT_IF
 
-SOLVERS = ("dpm++", "unipc", "ddim")
+SOLVERS = ("ddim", "dpm++", "unipc")
 
 
 def show(ui: Any, parameters, engineSection) -> None:

@@ -33,7 +33,7 @@ SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave outpu
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there.")]
 Model = Annotated[str, typer.Option(help="A generator of `ctgencore info`.")]
 Steps = Annotated[int, typer.Option(help="Network passes of the solver.")]
-Solver = Annotated[str, typer.Option(help="dpm++, unipc, or ddim (as published).")]
+Solver = Annotated[str, typer.Option(help="ddim (as published), dpm++ or unipc.")]
 Guidance = Annotated[float, typer.Option(help="How strongly to follow report and disease mask; 1 is plain.")]
 
 stderr = Console(stderr=True, highlight=False)

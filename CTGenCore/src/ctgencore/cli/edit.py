@@ -41,7 +41,7 @@ def edit(
     model: Model = "foundation-embedded",
     seed: Seed = 0,
     steps: Steps = 20,
-    solver: Solver = "dpm++",
+    solver: Solver = "ddim",
     guidance: Guidance = 1.0,
     device: Device = "auto",
     dtype: Precision = "float32",

@@ -48,7 +48,7 @@ def generate(
     model: Model = "foundation-embedded",
     seed: Seed = 0,
     steps: Steps = 20,
-    solver: Solver = "dpm++",
+    solver: Solver = "ddim",
     guidance: Guidance = 1.0,
     tries: Annotated[int, typer.Option(min=1, help="Draw again until one passes the quality gate, so often.")] = 1,
     twin: Annotated[

@@ -42,7 +42,7 @@ class EditOptions:
     report: str = ""
     seed: int = 0
     steps: int = 20
-    solver: str = "dpm++"
+    solver: str = "ddim"
     guidance: float = 1.0
     strength: float = 0.8
     feather_mm: float = 4.0

@@ -37,7 +37,7 @@ class GenerateOptions:
         report: radiology report, free text; empty for none.
         seed: of all noise; a further try takes the next one.
         steps: network passes of the solver.
-        solver: ``dpm++``, ``unipc`` or ``ddim`` (as published).
+        solver: ``ddim`` (as published), or ``dpm++`` or ``unipc``, which want fewer steps.
         guidance: how strongly to follow report and disease mask; 1 is without classifier-free guidance.
         tries: draw again, with the next seed, up to so many volumes until one passes the quality gate; the best stays.
         twin: also draw the healthy twin (same seed, no disease mask, no report) and check what the disease changed
@@ -56,7 +56,7 @@ class GenerateOptions:
     report: str = ""
     seed: int = 0
     steps: int = 20
-    solver: str = "dpm++"
+    solver: str = "ddim"
     guidance: float = 1.0
     tries: int = 1
     twin: bool = False
