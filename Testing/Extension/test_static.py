@@ -159,3 +159,13 @@ def test_slicer_side_requirements_leave_slicers_own_packages_alone() -> None:
                 package = re.split(r"[<>=!~ \[]", line)[0].lower()
                 assert package not in ("torch", "numpy", "scipy", "simpleitk", "requests", "pydicom", "vtk")
                 assert "==" not in line
+
+
+def test_install_brings_what_the_engine_needs() -> None:
+    """Every module runs the same engine; training alone needs accelerate."""
+    text = (ROOT / "CTGenCore" / "pyproject.toml").read_text(encoding="utf-8")
+    declared = set(re.findall(r'^    "([^"]+)",$', text.split("\ndependencies = [")[1].split("]")[0], re.MULTILINE))
+    brought = {line for line in declared if not re.match(r"(torch|numpy|scipy|SimpleITK|accelerate)\b", line)}
+    for path in EXTENSION.rglob("requirements.txt"):
+        lines = {line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")}
+        assert lines == brought, name(path)
