@@ -229,6 +229,8 @@ def example_folder(folder: Path) -> Path:
     for name in ("organs.nii.gz", "diseases.nii.gz", "roi.nii.gz"):
         (drawn.organs if name == "organs.nii.gz" else drawn.diseases).save(folder / name)
     (folder / "report.txt").write_text(drawn.report.text)
+    (folder / "names.json").write_text('[{"name": "left lung"}]')
+    (folder / "job.json").write_text('{"task": "generate", "mask": "organs.nii.gz", "output": "out.nii.gz"}')
     return folder
 
 

@@ -20,17 +20,18 @@ class ProgressEvents:
 
     def __init__(self, job_id: str, emit: Emit) -> None:
         self.id, self.emit = job_id, emit
-        self.began = time.perf_counter()
+        self.began = self.heard = time.perf_counter()
         self.last = -math.inf
         self.stage = ""
 
     def __call__(self, event: Any) -> None:
         """Take a :class:`ctgencore.tasks.common.ProgressEvent`."""
-        if event.stage != self.stage:
-            self.stage = event.stage
-            self.began = time.perf_counter()
-            self.emit({"event": "stage", "id": self.id, "stage": event.stage})
         now = time.perf_counter()
+        if event.stage != self.stage:  # its first step began when the one before was heard of
+            self.stage = event.stage
+            self.began = self.heard
+            self.emit({"event": "stage", "id": self.id, "stage": event.stage})
+        self.heard = now
         if now - self.last < PROGRESS_PERIOD_S and event.done < event.total:
             return
         self.last = now

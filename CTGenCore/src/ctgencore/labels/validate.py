@@ -109,7 +109,7 @@ def _body(organs: LabelMap) -> list[Problem]:
             "no-body",
             "error",
             f"The body envelope (200) {lacks}: everything between the organs would become air.",
-            "Add it with with_body(), from the CT if there is one.",
+            "It is added by itself before a run; give the CT as reference for an exact one.",
         )
     ]
 
@@ -231,7 +231,7 @@ def _place(organs: LabelMap, mask: np.ndarray, value: int) -> list[Problem]:
                 "lesion-outside-body",
                 "error",
                 f"{name_of(value)}: {air:.0%} of it lies outside the body.",
-                "Move the segment into the lung, or add the body envelope with with_body().",
+                "Move the segment into the lung, or add a body segment (200).",
             )
         ]
     lungs = np.isin(organs.voxels, CHEST)
