@@ -122,7 +122,7 @@ def test_license_must_be_accepted_once(published: Path) -> None:
 @pytest.mark.parametrize(
     ("codec", "path", "error", "words"),
     [
-        ("taef3", ".", InputError, "no codec or generator called 'taef3'. Did you mean 'taef2'"),
+        ("taef3", ".", InputError, "no codec, generator or extractor called 'taef3'. Did you mean 'taef2'"),
         ("identity", ".", InputError, "needs no weights"),
         ("taef2", "nowhere", InputError, "nothing at"),
         ("taef2", ".", WeightsError, "has no taef2_encoder.pth, which codec 'taef2' needs"),

