@@ -1,8 +1,8 @@
 """What a metric is: a row of :data:`METRICS`, a case to measure, values. Needs no torch.
 
-Metrics come in two kinds. A *case* metric compares one volume with its reference, mask or report. A *set* metric compares
-many volumes with many: each volume is turned into features once, by a row of :data:`EXTRACTORS`, and the features of
-both sets are reduced to numbers.
+Metrics come in two kinds. A *case* metric compares one volume with its reference, mask or report. A *set* metric
+compares many volumes with many: each volume is turned into features once, by a row of :data:`EXTRACTORS`, and the
+features of both sets are reduced to numbers.
 """
 
 from __future__ import annotations
