@@ -34,6 +34,7 @@ from ctgencore.volume import LabelMap, Volume
 from processes import environment
 from safetensors import safe_open
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 TINY = GENERATOR_RECIPES["tiny-generator"]
 PHANTOMS = PhantomReader(count=6, shapes_zyx=((65, 32, 32), (81, 48, 48)), plane_mm=TINY.plane_mm)
@@ -265,6 +266,13 @@ def test_stages_resume_and_export(data: Data, codec: Codec, tmp_path: Path) -> N
         "step-000004.nii.gz",
         "step-000006.nii.gz",
     ]
+
+    board = EventAccumulator(str(tmp_path / "3d" / "tensorboard"), size_guidance={"scalars": 0, "images": 0}).Reload()
+    assert [event.step for event in board.Scalars("loss")] == list(range(1, 7))
+    assert [event.value for event in board.Scalars("loss")] == pytest.approx(
+        [value for _, value in read_curve(tmp_path / "3d" / "curve.jsonl")]
+    )
+    assert [event.step for event in board.Images("sample")] == [4, 6]
 
     words = export_generator(final, tmp_path / "small.safetensors")
     with safe_open(tmp_path / "small.safetensors", "pt") as file:

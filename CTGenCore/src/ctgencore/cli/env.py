@@ -13,7 +13,10 @@ from .. import __version__, hub
 from ..jobs import PROTOCOL
 from .common import AsJson, Verbose, print_event, reporting
 
-PACKAGES = ("numpy", "SimpleITK", "diffusers", "safetensors", "huggingface-hub", "scipy", "accelerate", "scikit-image")
+PACKAGES = (
+    *("numpy", "scipy", "SimpleITK", "safetensors", "huggingface-hub", "diffusers", "transformers", "tokenizers"),
+    *("monai", "accelerate", "scikit-image"),
+)
 
 
 def collect() -> dict[str, Any]:
