@@ -2,8 +2,9 @@
 
 A volume goes slab by slab: clip to the HU window, map to the network's range, pad to its sizes, encode, decode,
 unpad, map back. Slabs follow each other along Z with the network's own causal state, so memory does not grow with the
-number of slices and the result is that of the whole volume. In plane the slab is one tile unless a memory budget says
-otherwise. Subclasses say what their network does in ``_encode`` and ``_decode`` and nothing else.
+number of slices and the result is that of the whole volume. Networks that cannot do so, because their norms pool over
+time, see windows of a fixed number of slices, which overlap and are blended. In plane the slab is one tile unless a
+memory budget says otherwise. Subclasses say what their network does in ``_encode`` and ``_decode`` and nothing else.
 """
 
 from __future__ import annotations
@@ -46,6 +47,24 @@ class GreyWeight:
 
 
 @dataclass(frozen=True, slots=True)
+class Slab:
+    """Slices ``start:stop`` that go through the network together; the last may pass the volume's end, up to its rule.
+
+    Attributes:
+        start, stop: slices.
+        first: nothing was seen before: the state is empty.
+        frames: latent frames that it makes.
+        weights: (stop - start,) float32 of the slices where windows are blended, else None.
+    """
+
+    start: int
+    stop: int
+    first: bool
+    frames: int
+    weights: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SlabPlan:
     """How a volume is cut: slices per slab (a multiple of the time stride), tile edge in voxels (None: whole plane)."""
 
@@ -66,6 +85,8 @@ class Codec:
     unit_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)  # what the network calls [-1, 1]
     stride_zyx: tuple[int, int, int] = (4, 8, 8)  # voxels per latent
     causal: ClassVar[bool] = True  # the first slice is a latent frame of its own: Z = 1 + stride * k
+    window: ClassVar[int | None] = None  # slices that the network must see at once; None: it streams along Z exactly
+    window_overlap: ClassVar[int] = 0  # slices that neighboring windows share
     channels: int = 3
     halo: tuple[int, int] | None = None  # latents of in-plane reach of encode, decode; None: not finite
     whole_plane: ClassVar[bool] = False  # tiles would visibly change the result
@@ -194,16 +215,19 @@ class Codec:
         step, unit = self.stride_zyx[:2]
         lead = 1 if self.causal else 0
         plane = self._padded(shape_zyx[1], 1) * self._padded(shape_zyx[2], 2)
-        for slices in (LATENTS_PER_STEP * step if step > 1 else SLICES_PER_STEP, step):
+        choices = [LATENTS_PER_STEP * step if step > 1 else SLICES_PER_STEP, step]
+        if self.window is not None:
+            choices = [min(self.window - lead, self._padded(max(shape_zyx[0] - lead, 0), 0))]
+        for slices in choices:
             need = int(cost * plane * (slices + lead))
             if need <= budget:
                 return SlabPlan(slices, None, need)
         if not self.whole_plane:
             smallest = (self._overlap() + 2) * unit
             for tile in range(max(shape_zyx[1:]) // unit * unit, smallest - 1, -unit):
-                need = int(cost * tile * tile * (step + lead))
+                need = int(cost * tile * tile * (choices[-1] + lead))
                 if need <= budget:
-                    return SlabPlan(step, tile, need)
+                    return SlabPlan(choices[-1], tile, need)
         raise OutOfMemory(
             f"Codec '{self.row.name}' needs about {need / 2**30:.2f} GiB for its smallest slab of this volume; "
             f"{budget / 2**30:.2f} GiB is allowed. Raise --memory, use another device, or a lighter codec (embedded)."
@@ -211,8 +235,7 @@ class Codec:
 
     def latent_shape(self, shape_zyx: tuple[int, int, int]) -> tuple[int, int, int]:
         """Size (z, y, x) of the latents of a volume."""
-        lead = 1 if self.causal else 0
-        frames = lead + self._padded(shape_zyx[0] - lead, 0) // self.stride_zyx[0]
+        frames = sum(slab.frames for slab in self._slabs(shape_zyx[0], self.stride_zyx[0]))
         rows, columns = (self._padded(shape_zyx[a], a) // self.stride_zyx[a] for a in (1, 2))
         return (frames, rows, columns)
 
@@ -224,16 +247,19 @@ class Codec:
         stride = self.stride_zyx[axis]
         return -(-size // stride) * stride
 
-    def _slabs(self, size_z: int, slices: int) -> Iterator[tuple[int, int, bool]]:
-        """``(start, stop, first)`` in slices; the last stop may pass the end, up to the codec's rule."""
-        start = 0
-        while start < size_z:
-            first = start == 0
-            step = slices + 1 if first and self.causal else slices
-            left = size_z - start - (1 if first and self.causal else 0)
-            stop = start + min(step, self._padded(left, 0) + (1 if first and self.causal else 0))
-            yield start, stop, first
-            start = stop
+    def _slabs(self, size_z: int, slices: int) -> list[Slab]:
+        """What goes through the network one after the other: slabs of ``slices``, or the windows of this codec."""
+        lead = 1 if self.causal else 0
+        whole = lead + self._padded(size_z - lead, 0)
+        if self.window is not None and whole > self.window:
+            tiles = tile_axis(size_z, self.window, self.window_overlap, blend=True)
+            return [Slab(t.start, t.stop, True, self._frames(self.window), t.weights) for t in tiles]
+        stops = [whole] if self.window is not None else [*range(lead + slices, whole, slices), whole]
+        starts = [0, *stops[:-1]]
+        return [
+            Slab(start, stop, start == 0, self._frames(stop) - self._frames(start))
+            for start, stop in zip(starts, stops, strict=True)
+        ]
 
     # --- the way of the data -----------------------------------------------------------------------------------------
 
@@ -265,20 +291,21 @@ class Codec:
         shape = hu_ZYX.shape
         plan = self.plan(shape, memory)
         self._prepare(hu_ZYX, window)
-        out = np.empty(shape, dtype=np.float32)
+        out = np.zeros(shape, dtype=np.float32)
         encode_states: dict[tuple[int, int], State] = {}
         decode_states: dict[tuple[int, int], State] = {}
+        frame = 0
         with self._errors():
-            for start, stop, first in self._slabs(shape[0], plan.slices):
+            for slab in self._slabs(shape[0], plan.slices):
                 if cancel is not None and cancel():
-                    raise Cancelled(f"Cancelled at slice {start} of {shape[0]}; nothing was written.")
-                x = self._slab(hu_ZYX, start, stop, window)
-                z = self._latents(x, start, encode_states, first=first, plan=plan)
-                y = self._tiled(self._decode, self._unscale(z), decode_states, first=first, plan=plan, encode=False)
-                keep = min(stop, shape[0]) - start
-                out[start : start + keep] = self._to_hu(y, window, clamp_channels_first)[:keep, : shape[1], : shape[2]]
+                    raise Cancelled(f"Cancelled at slice {slab.start} of {shape[0]}; nothing was written.")
+                x = self._input(hu_ZYX, slab, window)
+                z = self._unscale(self._latents(x, frame, encode_states, first=slab.first, plan=plan))
+                frame += slab.frames
+                y = self._tiled(self._decode, z, decode_states, first=slab.first, plan=plan, encode=False)
+                _put(out, slab, self._to_hu(y, window, clamp_channels_first))
                 if progress is not None:
-                    progress(start + keep, shape[0])
+                    progress(min(slab.stop, shape[0]), shape[0])
         return out
 
     @torch.inference_mode()
@@ -287,11 +314,13 @@ class Codec:
         plan = self.plan(hu_ZYX.shape, memory)
         self._prepare(hu_ZYX, window)
         states: dict[tuple[int, int], State] = {}
-        parts = []
+        parts: list[Tensor] = []
+        frame = 0
         with self._errors():
-            for start, stop, first in self._slabs(hu_ZYX.shape[0], plan.slices):
-                x = self._slab(hu_ZYX, start, stop, window)
-                parts.append(self._latents(x, start, states, first=first, plan=plan).cpu())
+            for slab in self._slabs(hu_ZYX.shape[0], plan.slices):
+                x = self._input(hu_ZYX, slab, window)
+                parts.append(self._latents(x, frame, states, first=slab.first, plan=plan).cpu())
+                frame += slab.frames
         return torch.cat(parts, dim=2)
 
     @torch.inference_mode()
@@ -310,45 +339,40 @@ class Codec:
             InputError: the latents are not those of a volume of that shape.
         """
         plan = self.plan(shape_zyx, memory)
-        slabs = list(self._slabs(shape_zyx[0], plan.slices))
-        frames = [self._frames(stop) - self._frames(start) for start, stop, _ in slabs]
         expected = self.latent_shape(shape_zyx)
         if tuple(z_BCZYX.shape[2:]) != expected:
             raise InputError(
                 f"Latents of a {shape_zyx} volume are {expected} (z, y, x); got {tuple(z_BCZYX.shape[2:])}."
             )
-        out = np.empty(shape_zyx, dtype=np.float32)
+        out = np.zeros(shape_zyx, dtype=np.float32)
         states: dict[tuple[int, int], State] = {}
-        at = 0
+        frame = 0
         with self._errors():
-            for (start, stop, first), count in zip(slabs, frames, strict=True):
-                z = self._unscale(z_BCZYX[:, :, at : at + count].to(self.device))
-                at += count
-                y = self._tiled(self._decode, z, states, first=first, plan=plan, encode=False)
-                keep = min(stop, shape_zyx[0]) - start
-                hu = self._to_hu(y, window, clamp_channels_first)
-                out[start : start + keep] = hu[:keep, : shape_zyx[1], : shape_zyx[2]]
+            for slab in self._slabs(shape_zyx[0], plan.slices):
+                z = self._unscale(z_BCZYX[:, :, frame : frame + slab.frames].to(self.device))
+                frame += slab.frames
+                y = self._tiled(self._decode, z, states, first=slab.first, plan=plan, encode=False)
+                _put(out, slab, self._to_hu(y, window, clamp_channels_first))
         return out
 
-    def _slab(self, hu_ZYX: np.ndarray, start: int, stop: int, window: Window) -> Tensor:
-        """Slices ``start:stop`` in the network's range, edge-padded to its sizes, ``(1, C, z, y, x)`` on the device."""
+    def _input(self, hu_ZYX: np.ndarray, slab: Slab, window: Window) -> Tensor:
+        """A slab in the network's range, edge-padded to its sizes, ``(1, C, z, y, x)`` on the device."""
         size_z, size_y, size_x = hu_ZYX.shape
-        hu = hu_ZYX[start : min(stop, size_z)]
+        hu = hu_ZYX[slab.start : min(slab.stop, size_z)]
         pad_y, pad_x = self._padded(size_y, 1) - size_y, self._padded(size_x, 2) - size_x
-        hu = np.pad(hu, ((0, stop - start - hu.shape[0]), (0, pad_y), (0, pad_x)), mode="edge")
+        hu = np.pad(hu, ((0, slab.stop - slab.start - hu.shape[0]), (0, pad_y), (0, pad_x)), mode="edge")
         low, high = self.unit_range
         x = window.to_unit(torch.from_numpy(np.ascontiguousarray(hu, dtype=np.float32)).to(self.device))
         x = x.mul_((high - low) / 2).add_((high + low) / 2).to(self.dtype)[None, None]
         return x if self.grey or self.channels == 1 else x.expand(-1, self.channels, -1, -1, -1)
 
     def _latents(
-        self, x: Tensor, start: int, states: dict[tuple[int, int], State], *, first: bool, plan: SlabPlan
+        self, x: Tensor, frame: int, states: dict[tuple[int, int], State], *, first: bool, plan: SlabPlan
     ) -> Tensor:
-        """Scaled latents of a slab; a posterior is drawn from here, after the tiles are joined."""
+        """Scaled latents of a slab from ``frame`` on; a posterior is drawn here, after the tiles are joined."""
         z = self._tiled(self._encode, x, states, first=first, plan=plan, encode=True)
         if self.sample_seed is not None:
             mean, deviation = z.float().chunk(2, dim=1)
-            frame = self._frames(start)
             noise = [frame_noise(self.sample_seed, frame + i, tuple(mean[:, :, i].shape)) for i in range(mean.shape[2])]
             z = mean + deviation * torch.from_numpy(np.stack(noise, axis=2)).to(mean)
         return self._scale(z)
@@ -383,14 +407,16 @@ class Codec:
         overlap = 0 if tile >= max(size) else self._overlap()
         rows, columns = (tile_axis(n, tile, overlap, blend=self.halo is None) for n in size)
         into, out_of = (stride, 1) if encode else (1, stride)
+        if first:
+            states.update({(i, j): {} for i in range(len(rows)) for j in range(len(columns))})
         if len(rows) == len(columns) == 1:
             self.tiles_run += 1
-            return function(x, states.setdefault((0, 0), {}), first=first)
+            return function(x, states[0, 0], first=first)
         out: Tensor | None = None
         for i, row in enumerate(rows):
             for j, column in enumerate(columns):
                 part = x[..., row.start * into : row.stop * into, column.start * into : column.stop * into]
-                y = function(part, states.setdefault((i, j), {}), first=first)
+                y = function(part, states[i, j], first=first)
                 if out is None:
                     out = y.new_zeros(*y.shape[:-2], size[0] * out_of, size[1] * out_of)
                 weight = _weights(row, out_of, y)[:, None] * _weights(column, out_of, y)[None, :]
@@ -424,6 +450,17 @@ class Codec:
                 f"The device ran out of memory in codec '{self.row.name}'. Try --memory with a smaller size, "
                 "--dtype bfloat16 on a GPU, or --device cpu."
             ) from error
+
+
+def _put(out_ZYX: np.ndarray, slab: Slab, hu_ZYX: np.ndarray) -> None:
+    """Write a slab's slices to the volume, or add their share where windows are blended."""
+    size_z, size_y, size_x = out_ZYX.shape
+    place = out_ZYX[slab.start : min(slab.stop, size_z)]
+    hu = hu_ZYX[: len(place), :size_y, :size_x]
+    if slab.weights is None:
+        place[...] = hu
+    else:
+        place += hu * slab.weights[:, None, None]
 
 
 def _weights(tile: Tile, repeat: int, like: Tensor) -> Tensor:

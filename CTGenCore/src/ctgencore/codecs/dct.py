@@ -31,13 +31,9 @@ class DCTCodec(Codec):
 
     def _prepare(self, hu_ZYX: np.ndarray, window: Window) -> None:
         energy = torch.zeros(256, dtype=torch.float64)
-        for start, stop, _ in self._slabs(hu_ZYX.shape[0], 4):
+        for slab in self._slabs(hu_ZYX.shape[0], 4):
             energy += (
-                self._coefficients(self._slab(hu_ZYX, start, stop, window))
-                .double()
-                .square()
-                .sum(dim=(0, 2, 3, 4))
-                .cpu()
+                self._coefficients(self._input(hu_ZYX, slab, window)).double().square().sum(dim=(0, 2, 3, 4)).cpu()
             )
         self.selected = energy.topk(self.kept).indices.sort().values
 
