@@ -27,7 +27,7 @@ def is_safetensors(path: Path) -> bool:
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file or of a torch checkpoint (its ``state_dict``, when it has one), on the CPU.
+    """All tensors of a safetensors file or torch checkpoint (its ``state_dict`` or ``params``, if any), on the CPU.
 
     A checkpoint is a pickle, and a pickle is a program. Here it can build tensors, containers and numbers only; in the
     place of anything else that it names (a trainer's callbacks, its options, ``os.system``) comes an empty placeholder:
@@ -71,8 +71,9 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path.name} is damaged or not a weights file ({reason}). Download or import it again."
         ) from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+    for wrapper in ("state_dict", "params"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
     tensors = (
         {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)} if isinstance(content, Mapping) else {}
     )

@@ -1,7 +1,7 @@
 """Weights on this machine: a cache folder that only ever fills on request, with licences and checksums.
 
-The cache is ``$CTGEN_HOME`` or ``~/.cache/ctgen``. Each codec or generator has a folder in it with safetensors and
-``index.json``: which published file each came from, both checksums, and when the licence was accepted.
+The cache is ``$CTGEN_HOME`` or ``~/.cache/ctgen``. Each codec, generator or extractor has a folder in it with
+safetensors and ``index.json``: which published file each came from, both checksums, and when the licence was accepted.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def missing_files(row: Row) -> list[WeightFile]:
 
 
 def installed(name: str) -> Path | None:
-    """The folder that holds all weights of the codec or generator, or None while any is missing.
+    """The folder that holds all weights of the codec, generator or extractor, or None while any is missing.
 
     Raises:
         InputError: unknown name.
@@ -160,7 +160,7 @@ def import_weights(name: str, path: str | Path, *, accept_license: bool = False)
     """Take weights from disk into the cache as safetensors.
 
     Args:
-        name: a codec or generator of :mod:`ctgencore.zoo`.
+        name: a codec, generator or extractor of :mod:`ctgencore.zoo`.
         path: a folder that holds the published files, or one of them. Where only one file holds tensors, it may have
             any name.
         accept_license: the user accepts the licence of the weights; needed the first time.

@@ -14,7 +14,7 @@ from .common import Offline, Quiet, Verbose, forbid_network, reporting, talk
 
 
 def download(
-    name: Annotated[str, typer.Argument(help="A codec or generator of `ctgencore info`.")],
+    name: Annotated[str, typer.Argument(help="A codec, generator or extractor of `ctgencore info`.")],
     source: Annotated[
         Path | None, typer.Option("--from", metavar="PATH", help="Import this file or folder instead of downloading.")
     ] = None,
@@ -25,7 +25,7 @@ def download(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Get the weights of a codec or generator. This is the only command that uses the network."""
+    """Get the weights of a codec, generator or extractor. This is the only command that uses the network."""
     with reporting(verbose=verbose):
         if offline:
             forbid_network()

@@ -1,4 +1,4 @@
-"""``ctgencore info``: which codecs and generators there are and which can be used now. Loads no torch."""
+"""``ctgencore info``: which codecs, generators and extractors there are and which can be used now. Loads no torch."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__, hub
-from ..zoo import CODECS, GENERATORS, CodecRow, GeneratorRow, Row, find
+from ..zoo import CODECS, EXTRACTORS, GENERATORS, CodecRow, ExtractorRow, GeneratorRow, Row, find
 from .common import AsJson, Verbose, print_event, reporting, stdout
 
 
 def describe(row: Row) -> dict[str, Any]:
-    """A codec or generator as plain data."""
+    """A codec, generator or extractor as plain data."""
     why = hub.why_unavailable(row)
     facts: dict[str, Any] = {
         "name": row.name,
@@ -36,29 +36,30 @@ def collect(name: str | None = None) -> dict[str, Any]:
     """What ``info --json`` prints.
 
     Raises:
-        InputError: there is no codec or generator of that name.
+        InputError: there is no codec, generator or extractor of that name.
     """
-    rows = [find(name)] if name else [*CODECS.values(), *GENERATORS.values()]
+    rows = [find(name)] if name else [*CODECS.values(), *GENERATORS.values(), *EXTRACTORS.values()]
     return {
         "version": __version__,
         "codecs": [describe(row) for row in rows if isinstance(row, CodecRow)],
         "generators": [describe(row) for row in rows if isinstance(row, GeneratorRow)],
+        "extractors": [describe(row) for row in rows if isinstance(row, ExtractorRow)],
         "cache": str(hub.cache_folder()),
     }
 
 
 def info(
-    name: Annotated[str | None, typer.Argument(help="Show this codec or generator only.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Show this codec, generator or extractor only.")] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """List the codecs and generators: what they are, their license, and whether they can be used now."""
+    """List the codecs, generators and extractors: what they are, their license, and whether they can be used now."""
     with reporting(as_json=as_json, verbose=verbose):
         facts = collect(name)
         if as_json:
             print_event(facts)
         elif name:
-            _print_one((facts["codecs"] + facts["generators"])[0])
+            _print_one((facts["codecs"] + facts["generators"] + facts["extractors"])[0])
         else:
             _print_all(facts)
 
@@ -68,7 +69,7 @@ def _print_all(facts: dict[str, Any]) -> None:
     from rich.table import Column, Table
 
     stdout.print(f"CTGenCore {escape(facts['version'])}", soft_wrap=True)
-    for kind in ("codec", "generator"):
+    for kind in ("codec", "generator", "extractor"):
         table = Table(Column(kind, no_wrap=True), "ready", "license", "what it is")
         for row in facts[f"{kind}s"]:
             ready = "[green]yes[/green]" if row["available"] else "[yellow]weights missing[/yellow]"

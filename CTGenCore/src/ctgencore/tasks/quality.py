@@ -5,17 +5,16 @@ Limits are ours, set on procedural chests and real CT with their masks (see `doc
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
 from ..geometry import Geometry
-from ..labels import AIRWAY, BODY, DISEASES, LUNG_LOBES, MAP_OFFSET, ORGANS, TRACHEA, VESSEL, name_of
-from ..labels.body import BODY_HU, body_from_ct
-from ..volume import Volume
+from ..labels import BODY, DISEASES, LUNG_LOBES, MAP_OFFSET, ORGANS, name_of
+from ..metrics.adherence import AROUND_MM, off_target_change, threshold_agreement
+from ..metrics.segmenters import BONE_HU, LUNG_HU
 
 LEAST_VOXELS = 200  # an organ smaller than this has no trustworthy median
 LEAST_DISEASE = 20
@@ -25,18 +24,7 @@ BONE_DICE = 0.6  # 0.87 on procedural chests; 0.68 to 0.78 on real ones, whose m
 BODY_DICE = 0.95
 JUMP = 8.0  # robust z: 1 to 5 on procedural chests, 2 to 7 on real CT, 12 and more at a seam of 40 HU or 2 pixels
 CHANGE_HU = 15.0
-AROUND_MM = 8.0  # a disease may move its surroundings this far away
 EFFECT = 0.25  # least shift of a disease against healthy lung, as a share of the typical one
-NEAR_MM = 15.0
-LUNG_HU, BONE_HU = -500.0, 200.0
-VOXELS = 16_000_000  # agreement is measured on at most so many voxels, every second or third in plane otherwise
-
-_BONES = tuple(o.index for o in ORGANS.values() if o.group in ("spine", "rib", "bone_cartilage") and o.index != 114)
-_GAS = (11, 12, 13, 19, 62)  # esophagus to colon may hold gas or contrast
-_BRIGHT = tuple(  # may hold contrast or calcification above 200 HU, beside the bowel
-    [o.index for o in ORGANS.values() if o.group in ("vessel", "heart", "kidney", "lung_vessel")] + [15, 114]
-)
-_LUNG = (*LUNG_LOBES, AIRWAY, TRACHEA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,66 +161,29 @@ def _organ_hu(hu: np.ndarray, combined: np.ndarray) -> list[Check]:
     return checks
 
 
-def _agreement(hu: np.ndarray, combined: np.ndarray, geometry: Geometry) -> list[Check | None]:
-    """Dice of lung, bone and body by threshold against their labels.
-
-    Lung and bone are compared up to 15 mm from their labels, for masks seldom label every bone and every loop of bowel.
-    Left out are diseases and lung vessels with their rim (they hide lung), gas and contrast in bowel, and contrast in
-    vessels, heart and kidneys.
-    """
-    from scipy import ndimage
-
-    step = max(1, int(np.ceil(np.sqrt(hu.size / VOXELS))))
-    hu, combined = hu[:, ::step, ::step], combined[:, ::step, ::step]
-    x, y, z = geometry.spacing_mm
-    geometry = replace(geometry, size_xyz=hu.shape[::-1], spacing_mm=(x * step, y * step, z))
-    reach = [max(1, round(NEAR_MM / mm)) for mm in geometry.spacing_zyx]
-
-    def near(mask: np.ndarray) -> np.ndarray:
-        wide = mask.view(np.uint8)
-        for axis, n in enumerate(reach):
-            wide = ndimage.maximum_filter1d(wide, 2 * n + 1, axis, mode="constant")
-        return wide.view(bool)
-
-    inside = combined > 0
-    body = inside & (hu > BODY_HU)  # arms that the mask has, apart from the trunk
-    with contextlib.suppress(InputError):  # no tissue at all
-        body |= body_from_ct(Volume(hu, geometry))
-    checks = [_dice("body-agreement", body, inside, np.ones_like(inside), BODY_DICE, "the body without its table")]
-    core = ndimage.binary_erosion(inside, border_value=1)
-    hidden = ndimage.binary_dilation((combined > BODY) | (combined == VESSEL))
-    lung = np.isin(combined, _LUNG)
-    compared = core & ~hidden & ~np.isin(combined, _GAS) & near(lung)
-    checks.append(_dice("lung-agreement", hu < LUNG_HU, lung, compared, LUNG_DICE, f"lung (HU < {LUNG_HU:g})"))
-    bones = np.isin(combined, _BONES)
-    dense = np.stack([ndimage.binary_fill_holes(slice_YX) for slice_YX in hu > BONE_HU])
-    compared = core & ~hidden & ~np.isin(combined, (*_GAS, *_BRIGHT)) & near(bones)
-    checks.append(_dice("bone-agreement", dense, bones, compared, BONE_DICE, f"bone (HU > {BONE_HU:g})"))
+def _agreement(hu: np.ndarray, combined: np.ndarray, geometry: Geometry) -> list[Check]:
+    """Dice of lung, bone and body by threshold against their labels."""
+    rows = {
+        "body": ("body-agreement", BODY_DICE, "the body without its table"),
+        "lungs": ("lung-agreement", LUNG_DICE, f"lung (HU < {LUNG_HU:g})"),
+        "bones": ("bone-agreement", BONE_DICE, f"bone (HU > {BONE_HU:g})"),
+    }
+    checks = []
+    for region, found, wanted in threshold_agreement(hu, combined, geometry):
+        name, limit, what = rows[region]
+        wanted_count = int(np.count_nonzero(wanted))
+        if wanted_count >= LEAST_VOXELS:
+            value = 2 * int(np.count_nonzero(found & wanted)) / (int(np.count_nonzero(found)) + wanted_count)
+            text = f"Dice of {what} against the mask is {value:.3f}, at least {limit:g}."
+            checks.append(Check(name, round(value, 4), limit, value >= limit, text))
     return checks
-
-
-def _dice(
-    name: str, found: np.ndarray, wanted: np.ndarray, compared: np.ndarray, limit: float, what: str
-) -> Check | None:
-    found, wanted = found & compared, wanted & compared
-    wanted_count = int(np.count_nonzero(wanted))
-    if wanted_count < LEAST_VOXELS:
-        return None
-    value = 2 * int(np.count_nonzero(found & wanted)) / (int(np.count_nonzero(found)) + wanted_count)
-    text = f"Dice of {what} against the mask is {value:.3f}, at least {limit:g}."
-    return Check(name, round(value, 4), limit, value >= limit, text)
 
 
 def _hallucination(hu: np.ndarray, twin_hu: np.ndarray, combined: np.ndarray, geometry: Geometry) -> list[Check]:
     """Mean absolute change against the healthy twin, in the body, away from the diseases."""
-    from scipy import ndimage
-
-    ill = combined > BODY
-    far = ndimage.distance_transform_edt(~ill, sampling=geometry.spacing_zyx) > AROUND_MM if ill.any() else ~ill
-    outside = far & (combined > 0)
-    if not outside.any():
+    change, _ = off_target_change(hu, twin_hu, combined, geometry)
+    if np.isnan(change):
         return []
-    change = float(np.abs(hu[outside] - twin_hu[outside]).mean(dtype=np.float64))
     text = f"More than {AROUND_MM:g} mm from the diseases the mean change against the healthy twin is {change:.1f} HU"
     return [_at_most("hallucination", change, CHANGE_HU, text)]
 

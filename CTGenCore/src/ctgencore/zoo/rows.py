@@ -1,0 +1,137 @@
+"""What a row says of a codec, a generator, a feature network, and of the networks they are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightFile:
+    """One published file of a codec's or generator's weights; a ``.txt`` is a vocabulary.
+
+    Attributes:
+        filename: path inside ``repo``; when importing from disk, its last part is the file to look for.
+        also: other published names of the same thing, taken when importing from disk.
+        repo: Hugging Face repository, or None when the file is published elsewhere (see ``Row.source``).
+        prefix: put before every tensor name (for networks published in several files with bare names).
+        sha256: of the published file, when known; an import that differs is refused.
+        convert: ``package.module:function``; takes the row and the published tensors, gives those to keep.
+        packaged: ships inside this package (``ctgencore/weights``).
+    """
+
+    filename: str
+    also: tuple[str, ...] = ()
+    repo: str | None = None
+    prefix: str = ""
+    sha256: str | None = None
+    convert: str = ""
+    packaged: bool = False
+
+    @property
+    def is_text(self) -> bool:
+        """Whether this is a text file rather than tensors."""
+        return self.filename.endswith(".txt")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """What has weights and can be chosen by name; names are unique across all tables.
+
+    Attributes:
+        kind: the word for it.
+        name, title, description: for people.
+        weights: files to have before first use.
+        license: SPDX name of the weights' licence.
+        source: where the weights come from and who made them.
+    """
+
+    kind: ClassVar[str]
+
+    name: str
+    title: str
+    description: str
+    weights: tuple[WeightFile, ...] = ()
+    license: str = "Apache-2.0"
+    source: str = ""
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether the user must download or import something first."""
+        return any(not file.packaged for file in self.weights)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CodecRow(Row):
+    """One frozen autoencoder.
+
+    Attributes:
+        codec: ``module:Class`` below :mod:`ctgencore.codecs`.
+        network: row of :data:`NETWORKS`, or None when there is no network.
+        is_2d: works slice by slice, so that tri-planar averaging applies.
+        config: attributes of the codec class that differ from its own, see the class.
+    """
+
+    kind: ClassVar[str] = "codec"
+
+    codec: str
+    network: str | None = None
+    is_2d: bool = False
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GeneratorRow(Row):
+    """One generator of CT volumes in a codec's latent space.
+
+    Attributes:
+        generator: ``module:Class`` below :mod:`ctgencore.generators`.
+        network: row of :data:`NETWORKS`.
+        network_config: sizes and switches that differ from that row.
+        codec: row of :data:`CODECS`.
+        text: ``cxrbert`` or ``embedded``, a module below :mod:`ctgencore.text`.
+        text_config: keyword arguments of the text encoder.
+        prediction: what the network predicts, ``epsilon`` or ``v_prediction``.
+        trained_with_dropout: conditions were dropped in training, so that guidance works.
+        config: the generator's switches, see its class.
+    """
+
+    kind: ClassVar[str] = "generator"
+
+    generator: str
+    network: str
+    network_config: dict[str, Any] = field(default_factory=dict)
+    codec: str
+    text: str
+    text_config: dict[str, Any] = field(default_factory=dict)
+    prediction: str = "epsilon"
+    trained_with_dropout: bool = False
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExtractorRow(Row):
+    """One network whose features metrics compare.
+
+    Attributes:
+        network: row of :data:`NETWORKS`.
+    """
+
+    kind: ClassVar[str] = "extractor"
+
+    network: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkRow:
+    """How to build a bare network.
+
+    Attributes:
+        cls: ``module:Class`` below :mod:`ctgencore.networks`.
+        config: its published sizes, where they are not the class's defaults.
+        tiny: sizes of a small but real network of the same kind, for tests.
+    """
+
+    cls: str
+    config: dict[str, Any] = field(default_factory=dict)
+    tiny: dict[str, Any] = field(default_factory=dict)
