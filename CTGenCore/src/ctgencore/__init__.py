@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .io import read, read_labels
     from .provenance import RunRecord, verify
     from .tasks.edit import EditOptions, edit
+    from .tasks.evaluate import EvaluateOptions, evaluate
+    from .tasks.evaluate_results import Evaluation
     from .tasks.generate import GenerateOptions, generate
     from .tasks.reconstruct import ReconstructOptions, reconstruct
     from .volume import LabelMap, Volume
@@ -33,6 +35,8 @@ _HOMES = {
     "CTGenError": "errors",
     "Codec": "codecs.base",
     "EditOptions": "tasks.edit",
+    "EvaluateOptions": "tasks.evaluate",
+    "Evaluation": "tasks.evaluate_results",
     "GenerateOptions": "tasks.generate",
     "Generator": "generators.base",
     "LabelMap": "volume",
@@ -40,6 +44,7 @@ _HOMES = {
     "RunRecord": "provenance",
     "Volume": "volume",
     "edit": "tasks.edit",
+    "evaluate": "tasks.evaluate",
     "generate": "tasks.generate",
     "read": "io",
     "read_labels": "io",
@@ -51,6 +56,8 @@ __all__ = [
     "CTGenError",
     "Codec",
     "EditOptions",
+    "EvaluateOptions",
+    "Evaluation",
     "GenerateOptions",
     "Generator",
     "LabelMap",
@@ -59,6 +66,7 @@ __all__ = [
     "Volume",
     "__version__",
     "edit",
+    "evaluate",
     "generate",
     "read",
     "read_labels",

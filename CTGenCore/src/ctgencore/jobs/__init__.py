@@ -3,6 +3,7 @@
 Events are dictionaries, one per line of JSON where they leave the process; :data:`PROTOCOL` is their version.
 """
 
+from .evaluation import run_evaluation
 from .events import PROGRESS_PERIOD_S, PROTOCOL, Emit, ProgressEvents, error_event, exit_code
 from .job import TASKS, Job, parse_options
 from .runner import Models, check_output, run, run_reporting
@@ -20,5 +21,6 @@ __all__ = [
     "exit_code",
     "parse_options",
     "run",
+    "run_evaluation",
     "run_reporting",
 ]

@@ -16,8 +16,9 @@ TASKS = {  # task -> its options dataclass and the files it cannot do without
     "reconstruct": ("tasks.reconstruct:ReconstructOptions", ("input",)),
     "generate": ("tasks.generate:GenerateOptions", ()),
     "edit": ("tasks.edit:EditOptions", ("input", "mask")),
+    "evaluate": ("tasks.evaluate:EvaluateOptions", ("input",)),
 }
-_FILES = ("input", "mask", "disease", "difference")
+_FILES = ("input", "reference", "mask", "test_mask", "disease", "difference")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,11 +28,14 @@ class Job:
     Attributes:
         id: given back in every event.
         task: one of :data:`TASKS`.
-        output: volume file to write; an existing one is replaced.
-        input: volume file or DICOM folder: the CT to work on; for ``generate``, a volume whose grid to use.
-        mask: label file: organs (``generate``) or the region to change (``edit``).
+        output: volume file to write, of ``evaluate`` its ``evaluation.json``; an existing one is replaced.
+        input: volume file or DICOM folder: the CT to work on; for ``generate``, a volume whose grid to use; for
+            ``evaluate``, also a folder of volumes or a manifest.
+        reference: what ``evaluate`` compares with: a volume, or a folder of volumes.
+        mask: label file: organs (``generate``, ``evaluate``) or the region to change (``edit``).
+        test_mask: label file: organs of a segmentation of the volume under test (``evaluate``).
         disease: label file with disease classes.
-        difference: where to write output minus input in HU, or None.
+        difference: where to write output minus input in HU (``evaluate``: test minus reference), or None.
         options: fields of the task's options dataclass.
     """
 
@@ -39,7 +43,9 @@ class Job:
     output: Path
     task: str = "reconstruct"
     input: Path | None = None
+    reference: Path | None = None
     mask: Path | None = None
+    test_mask: Path | None = None
     disease: Path | None = None
     difference: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -47,7 +53,8 @@ class Job:
     @property
     def sources(self) -> tuple[Path, ...]:
         """The files it reads."""
-        return tuple(path for path in (self.input, self.mask, self.disease) if path is not None)
+        files = (self.input, self.reference, self.mask, self.test_mask, self.disease)
+        return tuple(path for path in files if path is not None)
 
     @staticmethod
     def from_request(request: Mapping[str, Any], base: Path | None = None) -> Job:
@@ -114,6 +121,8 @@ def _typed(name: str, value: Any, declared: Any) -> Any:
     for kind in allowed:
         if get_origin(kind) is tuple:
             parts = get_args(kind)
+            if isinstance(value, list | tuple) and parts[-1] is Ellipsis:
+                return tuple(_typed(name, item, parts[0]) for item in value)
             if isinstance(value, list | tuple) and len(value) == len(parts):
                 return tuple(_typed(name, item, part) for item, part in zip(value, parts, strict=True))
         elif type(value) is kind:

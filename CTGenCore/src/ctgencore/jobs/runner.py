@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled, CTGenError, InputError, OutOfMemory
 from ..intensity import Window
+from .evaluation import run_evaluation
 from .events import Emit, ProgressEvents, error_event, exit_code
 from .job import Job, parse_options
 
@@ -92,10 +93,10 @@ class _Run:
 def run(
     job: Job, emit: Emit, *, cancel: Cancel | None = None, models: Models | None = None
 ) -> tuple[Volume | None, Volume]:
-    """Run a job: read, load, compute, write.
+    """Run a job that makes a volume: read, load, compute, write.
 
     Args:
-        job: see :class:`Job`.
+        job: see :class:`Job`; for ``evaluate`` there is :func:`ctgencore.jobs.run_evaluation`.
         emit: receives started, stage, progress, warning and result events.
         cancel: asked between steps and before writing.
         models: loaded codecs and generators to use and add to.
@@ -210,6 +211,8 @@ def run_reporting(
         The exit code: 0, or that of the error.
     """
     try:
+        if job.task == "evaluate":
+            return run_evaluation(job, emit, cancel=cancel, traces=traces)
         run(job, emit, cancel=cancel, models=models)
     except (Exception, KeyboardInterrupt) as error:
         if not isinstance(error, CTGenError | KeyboardInterrupt):
