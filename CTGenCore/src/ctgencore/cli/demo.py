@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,6 +46,7 @@ def demo(
         }
         with Display(quiet=quiet, total=len(given) + 2) as display:
             cases = _reconstruct([paths["chest"], *given], output, codec, device, display)
+            cases[0] = replace(cases[0], labels=drawn.organs, synthetic=True)
             cases.append(_generate(paths, drawn.report.text, output, device, display))
         page = write_page(output / "index.html", cases)
         _print_table(cases)
@@ -104,10 +106,11 @@ def _print_table(cases: list[Case]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from ..report.page import METRIC_TITLES
+    from ..report.page import METRIC_FACTS
 
     reconstructed = [case for case in cases if "psnr" in case.metrics]
     table = Table("", *(escape(case.title) for case in reconstructed))
-    for name, title in METRIC_TITLES.items():
-        table.add_row(title, *(f"{case.metrics[name]:.4g}" for case in reconstructed))
+    for name, facts in METRIC_FACTS.items():
+        unit = f", {facts['unit']}" if facts["unit"] else ""
+        table.add_row(f"{facts['title']}{unit}", *(f"{case.metrics[name]:.4g}" for case in reconstructed))
     stdout.print(table)
