@@ -21,14 +21,17 @@ from ctgencore.diffusion.conditions import encode_conditions
 from ctgencore.errors import InputError
 from ctgencore.geometry import Geometry
 from ctgencore.intensity import WINDOWS
+from ctgencore.labels import LUNG_LOBES
 from ctgencore.networks.unet_slices import SliceUNet
-from ctgencore.text.embedded import ReportEncoder
+from ctgencore.phantom.scene import Fact
+from ctgencore.text.embedded import ReportEncoder, train_vocabulary
 from ctgencore.training import latents
 from ctgencore.training.diffusion import Data, draw_timesteps, learning_rate, train_generator
 from ctgencore.training.export import export_generator
 from ctgencore.training.generator_recipes import GENERATOR_RECIPES, Dropout
 from ctgencore.training.latents import CacheSettings, Hidden, LatentBatches, fill_cache, list_cache, read_latents
 from ctgencore.training.readers import PhantomReader, Sample
+from ctgencore.training.reading import NAMES, QUESTIONS, Reader, answers, learn_to_read, lessons
 from ctgencore.training.records import NotFinite, read_curve
 from ctgencore.volume import LabelMap, Volume
 from processes import environment
@@ -52,7 +55,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     held_out = replace(PHANTOMS, first_seed=800_000, count=2)
     for reader, name in ((PHANTOMS, "training"), (held_out, "validation")):
         fill_cache(reader, CacheSettings.of(TINY), folder / name, log=print)
-    return Data(training=folder / "training", validation=folder / "validation", reports=PHANTOMS.texts(30))
+    return Data(
+        training=folder / "training",
+        validation=folder / "validation",
+        reports=PHANTOMS.texts(30),
+        lessons=lessons(PHANTOMS, 30),
+    )
 
 
 # --- recipes ---------------------------------------------------------------------------------------------------------
@@ -244,6 +252,44 @@ def test_batches_are_a_function_of_their_number(data: Data) -> None:
     assert not torch.equal(batches(0, 2)[11].ct, batches(1, 2)[11].ct)
 
 
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_encoder_learns_to_read_what_is_there_and_where() -> None:
+    taught, unseen = lessons(PHANTOMS, 400), lessons(replace(PHANTOMS, first_seed=5000), 100)
+    torch.manual_seed(0)
+    encoder = ReportEncoder(
+        train_vocabulary([lesson.text for lesson in taught], 400), width=32, layers=1, max_tokens=96
+    )
+    first = learn_to_read(encoder, taught, 10, 0)
+    assert learn_to_read(encoder, taught, 250, 0) < 0.3 * first
+    reader = Reader(encoder)
+    short = [lesson for lesson in unseen if len(lesson.text) < 150]
+    with torch.inference_mode():
+        ids, mask = encoder.pieces([lesson.text for lesson in short])
+        tokens = encoder.read(ids, mask) * mask[..., None]
+        means = tokens.sum(1) / mask.sum(1, keepdim=True)
+    effusion = np.array([lesson.answers.reshape(18, -1)[NAMES.index("Pleural effusion"), 0] for lesson in short]) > 0
+    axis = means[effusion].mean(0) - means[~effusion].mean(0)
+    scores = (means @ axis).numpy()
+    above = np.mean(scores[effusion][:, None] > scores[~effusion][None])
+    assert above > 0.9  # tokens of reports that were never seen tell a pleural effusion
+    assert reader([""]).shape == (1, 18 * QUESTIONS)
+
+
+def test_answers_name_sides_and_lobes() -> None:
+    facts = [Fact(finding="Pleural effusion", side="left"), Fact(finding="Lung nodule", lobe=LUNG_LOBES[4])]
+    table = answers(facts).reshape(18, QUESTIONS)
+    assert table.sum() == 4
+    assert table[NAMES.index("Pleural effusion"), :4].tolist() == [1, 1, 0, 0]
+    assert table[NAMES.index("Lung nodule"), [0, 8]].tolist() == [1, 1]
+
+
+def test_reading_needs_reports_with_facts(data: Data, codec: Codec, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="teaches its report encoder from facts"):
+        train_generator(TINY, tmp_path, replace(data, lessons=()), codec, log=print)
+
+
 # --- training --------------------------------------------------------------------------------------------------------
 
 
@@ -252,7 +298,13 @@ def test_stages_resume_and_export(data: Data, codec: Codec, tmp_path: Path) -> N
     recipe = replace(TINY, stages=(TINY.stages[0], second))
     lines: Lines = []
     final = train_generator(recipe, tmp_path, data, codec, save_every=4, log=lines.append)
+    reader = load_file(tmp_path / "reader.safetensors")
     flat, deep = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("2d", "3d"))
+    read = [
+        name for name in reader if name.startswith(("token_embedding", "position_embedding", "blocks", "final_norm"))
+    ]
+    assert all(torch.equal(reader[name], flat["net"][f"text.{name}"]) for name in read)  # learned before, not after
+    assert not torch.equal(reader["pad"], flat["net"]["text.pad"])
     own = {name for name in deep["net"] if ".temporal_conv." in name}
     assert own
     assert all(torch.equal(deep["net"][name], flat["net"][name]) for name in flat["net"])  # raw, and nothing else moved

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -86,17 +86,27 @@ class ReportEncoder(ModelMixin, ConfigMixin):
         """
         if spacing_mm is not None and not self.config.reads_spacing:
             raise InputError("This report encoder was not trained with voxel sizes: leave `spacing_mm` out.")
-        x = self.token_embedding(ids) + self.position_embedding
-        padding = torch.zeros(mask.shape, dtype=x.dtype, device=x.device).masked_fill(~mask, -torch.inf)
-        for block in self.blocks:
-            x = block(x, src_key_padding_mask=padding)
-        x = torch.where(mask[..., None], self.final_norm(x), self.pad)
+        x = torch.where(mask[..., None], self.read(ids, mask), self.pad)
         if not self.config.reads_spacing:
             return x
         size = x.new_zeros(len(x), 3) if spacing_mm is None else spacing_mm.to(x)
         known = (size > 0).all(dim=1, keepdim=True)
         token = torch.where(known, self.spacing(size.clamp(min=1e-3).log()), self.unknown_spacing)
         return torch.cat((x, token[:, None]), dim=1)
+
+    def read(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Tokens of the words alone, ``(B, L, width)`` with L up to ``max_tokens``; those at padding mean nothing."""
+        x = self.token_embedding(ids) + self.position_embedding[: ids.shape[1]]
+        padding = torch.zeros(mask.shape, dtype=x.dtype, device=x.device).masked_fill(~mask, -torch.inf)
+        for block in self.blocks:
+            x = block(x, src_key_padding_mask=padding)
+        return self.final_norm(x)
+
+    def reading_parameters(self) -> Iterator[nn.Parameter]:
+        """Those of :meth:`read`, which may have been trained before."""
+        yield self.position_embedding
+        for module in (self.token_embedding, self.blocks, self.final_norm):
+            yield from module.parameters()
 
     def encode(self, reports: Sequence[str], spacing_mm: Tensor | None = None) -> Tensor:
         """Tokens of report texts, on the encoder's device; gradients flow if they are enabled."""

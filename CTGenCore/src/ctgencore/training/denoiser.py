@@ -24,10 +24,14 @@ class Denoiser(nn.Module):
         unet: the denoiser.
         text: the report encoder if it is trained along, else None.
         frozen: the report encoder if it is not; it is no part of the module's parameters.
+        can_read: ``text`` reads words already: only its vectors for padding and voxel size are trained along.
     """
 
-    def __init__(self, unet: SliceUNet, text: ReportEncoder | None, frozen: CXRBert | None) -> None:
+    def __init__(
+        self, unet: SliceUNet, text: ReportEncoder | None, frozen: CXRBert | None, *, can_read: bool = False
+    ) -> None:
         super().__init__()
+        self.can_read = can_read
         self.unet = unet
         if text is not None:
             self.text = text
@@ -62,7 +66,10 @@ class Denoiser(nn.Module):
                 parameter.requires_grad_(True)
                 yield parameter
         else:
-            yield from self.parameters()
+            if self.can_read:
+                for parameter in self.text.reading_parameters():
+                    parameter.requires_grad_(False)
+            yield from (parameter for parameter in self.parameters() if parameter.requires_grad)
 
 
 def build(
@@ -83,7 +90,8 @@ def build(
     if recipe.checkpointing:
         unet.enable_gradient_checkpointing()
     if recipe.text == "embedded":
-        return Denoiser(unet, ReportEncoder(vocabulary, **recipe.text_config), None)
+        encoder = ReportEncoder(vocabulary, **recipe.text_config)
+        return Denoiser(unet, encoder, None, can_read=recipe.reading_steps > 0)
     if text_folder is None:
         raise InputError(
             f"Recipe '{recipe.name}' reads reports with CXR-BERT: give the folder that holds its vocab.txt and weights "

@@ -18,17 +18,20 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ..checkpoint import write_safetensors
 from ..codecs.base import Codec
 from ..diffusion.schedule import TIMESTEPS, add_noise, target
 from ..errors import InputError
-from ..text.embedded import train_vocabulary
+from ..text.embedded import ReportEncoder, train_vocabulary
 from .denoiser import Denoiser, build, start_from
 from .generator_recipes import Dropout, GeneratorRecipe, Stage
 from .latents import LatentBatches, Latents, Log, list_cache, read_report
 from .preview import preview
+from .reading import Lesson, learn_to_read
 from .records import Curve, check_finite, load_state, save_state, update_average
 
 SHOWN_EVERY = 50  # steps between lines for people
@@ -36,6 +39,7 @@ SHORTEST_EPOCH = 50  # steps; a cache that is still being filled is listed again
 WAIT_S = 5.0  # between looks at a cache that has too little to start with
 VALIDATION_BATCHES = 8
 VOCABULARY_REPORTS = 2000
+READER = "reader.safetensors"  # the report encoder that can read, in the run's folder
 TIMESTEP_BIAS = 2 * TIMESTEPS  # p(t) ~ 2000 - t in the published 3D stage
 
 
@@ -46,11 +50,13 @@ class Data:
     Attributes:
         training, validation: of latents; an empty validation folder means no validation.
         reports: texts to make the vocabulary from; by default those in the cache.
+        lessons: what a report encoder learns to read from, for the recipes whose encoder does so first.
     """
 
     training: Path
     validation: Path
     reports: Sequence[str] = ()
+    lessons: Sequence[Lesson] = ()
 
 
 def learning_rate(stage: Stage, step: int, processes: int) -> float:
@@ -130,6 +136,9 @@ def train_generator(
     say: Log = log if accelerator.is_main_process else (lambda line: None)
     stages = [stage if steps is None else replace(stage, steps=steps) for stage in recipe.stages]
     vocabulary = _vocabulary(recipe, folder, data, stages[0].batch, accelerator, say)
+    if recipe.reading_steps and accelerator.is_main_process:
+        _read_first(recipe, folder, vocabulary, data.lessons, say)
+    accelerator.wait_for_everyone()
     before: dict[str, Tensor] | None = None
     for number, stage in enumerate(stages):
         run = _StageRun(recipe, stage, number, folder / stage.name, data, codec, accelerator, say)
@@ -174,6 +183,8 @@ class _StageRun:
             denoiser.load_state_dict(state["net"])
         elif before is not None:
             start_from(denoiser, before)
+        elif denoiser.can_read:
+            denoiser.text.load_state_dict(load_file(self.folder.parent / READER))
         parameters = list(denoiser.trained(self.stage))
         optimizer = torch.optim.AdamW(parameters, lr=self.stage.base_rate, betas=(0.9, 0.999), weight_decay=0.01)
         if state is not None:
@@ -335,6 +346,25 @@ class _StageRun:
             picture = preview(denoiser, self.codec, self.recipe, first, self.folder / "samples", self.step)
         curve.add_picture(self.step, "sample", picture)
         self.say(json.dumps({"stage": self.stage.name, "step": self.step, "validation": round(sum(losses) / count, 5)}))
+
+
+def _read_first(
+    recipe: GeneratorRecipe, folder: Path, vocabulary: list[str], lessons: Sequence[Lesson], say: Log
+) -> None:
+    """Teach the report encoder to read, unless this run has done so."""
+    if (folder / READER).is_file():
+        return
+    if not lessons:
+        raise InputError(
+            f"Recipe '{recipe.name}' teaches its report encoder from facts and reports of phantoms, and there are "
+            "none: leave out --data, or set the recipe's reading_steps to 0."
+        )
+    with torch.random.fork_rng(devices=[]):  # the denoiser's random weights must not depend on whether this ran
+        torch.manual_seed(recipe.seed)
+        encoder = ReportEncoder(vocabulary, **recipe.text_config)
+    loss = learn_to_read(encoder, lessons, recipe.reading_steps, recipe.seed)
+    write_safetensors(folder / READER, encoder.state_dict(), {"format": "pt"})
+    say(json.dumps({"stage": "reading", "step": recipe.reading_steps, "loss": round(loss, 5)}))
 
 
 def _vocabulary(

@@ -90,6 +90,8 @@ class GeneratorRecipe:
         text: ``embedded`` trains a report encoder along; ``cxrbert`` is frozen.
         text_config: keyword arguments of :class:`ctgencore.text.embedded.ReportEncoder` but its vocabulary.
         pieces: word pieces of that vocabulary at most.
+        reading_steps: of an embedded report encoder before all stages, see :mod:`.reading`; it is not trained after. 0
+            trains it along, from random numbers.
         prompt_format: of reports with several findings, see :mod:`ctgencore.text.prompts`.
         prediction: what the network predicts.
         reorients: turn volumes so that Z, Y, X run to head, back and left; the releases keep the order on disk.
@@ -115,6 +117,7 @@ class GeneratorRecipe:
     text: Literal["embedded", "cxrbert"]
     text_config: dict[str, Any] = field(default_factory=dict)
     pieces: int = 1000
+    reading_steps: int = 0
     prompt_format: Literal["plain", "bracket_list"] = "plain"
     prediction: Prediction = "epsilon"
     reorients: bool = True
@@ -180,12 +183,13 @@ GENERATOR_RECIPES: dict[str, GeneratorRecipe] = {
             network=_of_zoo("foundation-unet-embedded"),
             text="embedded",
             text_config=GENERATORS["foundation-embedded"].text_config,
+            reading_steps=1200,
             prediction="v_prediction",
             window_zyx=(17, 16, 16),
             dropout=Dropout(
                 report=0.3,
-                findings=0.4,
-                diseases=0.3,
+                findings=0.5,
+                diseases=0.5,
                 groups=0.3,
                 label_image=0.15,
                 spacing=0.1,
@@ -246,6 +250,7 @@ GENERATOR_RECIPES: dict[str, GeneratorRecipe] = {
             },
             text="embedded",
             text_config={"width": 32, "layers": 1, "max_tokens": 24, "reads_spacing": True},
+            reading_steps=20,
             prediction="v_prediction",
             window_zyx=(17, 4, 4),
             dropout=Dropout(

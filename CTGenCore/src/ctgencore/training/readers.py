@@ -16,6 +16,7 @@ from scipy import ndimage
 from .. import io, labels, phantom
 from ..diffusion.conditions import AIR_HU
 from ..errors import InputError
+from ..phantom.scene import Fact, Report
 from ..text.prompts import PromptFormat, prompt
 from ..volume import LabelMap, Volume
 
@@ -207,16 +208,20 @@ class PhantomReader:
             impression=prompt(drawn.report.impression),
         )
 
-    def texts(self, count: int) -> list[str]:
-        """Reports of this and as many more seeds as asked for, without drawing the chests: enough for a vocabulary."""
+    def reports(self, count: int) -> list[tuple[tuple[Fact, ...], Report]]:
+        """Facts and reports of this and as many more seeds as asked for, without drawing the chests."""
         from ..phantom import findings, report
 
-        texts = []
+        written = []
         for seed in range(self.first_seed, self.first_seed + count):
             patient = phantom.Patient.draw(seed)
             facts = findings.plan(patient, seed, None)
-            texts.append(prompt(report.write(facts, patient, seed).text))
-        return texts
+            written.append((facts, report.write(facts, patient, seed)))
+        return written
+
+    def texts(self, count: int) -> list[str]:
+        """Such reports as prompts: enough for a vocabulary."""
+        return [prompt(report.text) for _, report in self.reports(count)]
 
 
 class JoinedReader:

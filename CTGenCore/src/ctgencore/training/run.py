@@ -97,6 +97,7 @@ def _run_generator(recipe: GeneratorRecipe, folder: Path, options: TrainOptions,
     from .diffusion import VOCABULARY_REPORTS, Data, train_generator
     from .latents import CacheSettings, cache_folder, fill_cache
     from .readers import PhantomReader, check_split
+    from .reading import lessons
 
     if options.seed is not None:
         recipe = replace(recipe, seed=options.seed)
@@ -106,8 +107,10 @@ def _run_generator(recipe: GeneratorRecipe, folder: Path, options: TrainOptions,
     process = PartialState()
     settings = CacheSettings.of(recipe)
     cache = cache_folder(options.cache or folder / "cache", settings)
-    texts = training.texts(VOCABULARY_REPORTS) if isinstance(training, PhantomReader) else []
-    data = Data(training=cache / "training", validation=cache / "validation", reports=texts)
+    data = Data(training=cache / "training", validation=cache / "validation")
+    if isinstance(training, PhantomReader):
+        learned = lessons(training) if recipe.reading_steps and not options.cache_only else []
+        data = replace(data, reports=training.texts(VOCABULARY_REPORTS), lessons=learned)
     if not options.use_cache or options.cache_only:
         for reader, target in ((validation, data.validation), (training, data.training)):
             if reader is None:
