@@ -36,10 +36,11 @@ from CTGenGenerateLib.panel import SOLVERS
 from CTGenGenerateLib.preparation import Preparation
 from CTGenGenerateLib.problems import EDIT, GENERATE
 from CTGenGenerateLib.reportBox import ReportBox
-from CTGenGenerateLib.segmentTable import SegmentTable, readRows
+from CTGenGenerateLib.segmentTable import SegmentTable
 from CTGenLib import geometry, result
 from CTGenLib.compare import CompareLayout
 from CTGenLib.labels import LabelTables
+from CTGenLib.rows import readRows
 from CTGenLib.runfolder import WINDOWS
 from CTGenLib.sections import EngineSection, RunSection, duration
 

@@ -9,11 +9,12 @@ import slicer
 
 LAYOUT = 6217  # any number that no other extension uses
 VIEW = "CTGen{number}"
+PLOT = "CTGenPlot"
 COLORS = ("#F34A33", "#6EB04B", "#EDD54C", "#3FA7D6", "#A06CD5", "#E58F3B", "#59C3C3", "#C97B84", "#9BC53D")
 
 
 class CompareLayout:
-    """One linked axial view per volume.
+    """One linked axial view per volume, and a chart below them if wanted.
 
     Attributes:
         shown: whether the layout is on.
@@ -30,19 +31,20 @@ class CompareLayout:
         manager = slicer.app.layoutManager()
         return manager is not None and manager.layout == LAYOUT
 
-    def show(self, volumes: Sequence) -> None:
+    def show(self, volumes: Sequence, chart=None) -> None:
         """Show the volumes.
 
         Args:
             volumes: up to MOST nodes, in reading order.
+            chart: vtkMRMLPlotChartNode, or None.
         """
         manager = slicer.app.layoutManager()
-        if manager is None or not volumes:
+        if manager is None or not (volumes or chart):
             return
         node = manager.layoutLogic().GetLayoutNode()
         if not self.shown:
             self._before = manager.layout
-        text = description(len(volumes))
+        text = description(len(volumes), chart is not None)
         if node.IsLayoutDescription(LAYOUT):
             node.SetLayoutDescription(LAYOUT, text)
         else:
@@ -59,6 +61,8 @@ class CompareLayout:
         for number in range(1, len(volumes) + 1):  # linked last: a linked view hands its volumes on
             logic = manager.sliceWidget(VIEW.format(number=number)).sliceLogic()
             logic.GetSliceCompositeNode().SetLinkedControl(1)
+        if chart is not None:
+            slicer.mrmlScene.GetSingletonNode(PLOT, "vtkMRMLPlotViewNode").SetPlotChartNodeID(chart.GetID())
 
     def restore(self) -> None:
         """Back to the layout that was there before."""
@@ -66,14 +70,17 @@ class CompareLayout:
             slicer.app.layoutManager().setLayout(self._before)
 
 
-def description(count: int) -> str:
-    """The layout's XML: up to three views in a row, more in two rows."""
-    columns = count if count <= 3 else math.ceil(count / 2)
+def description(count: int, plot: bool = False) -> str:
+    """The layout's XML: up to three views in a row, more in two rows; then the plot."""
+    columns = max(1, count if count <= 3 else math.ceil(count / 2))
     rows = []
     for first in range(1, count + 1, columns):
         cells = "".join(_view(number) for number in range(first, min(first + columns, count + 1)))
         rows.append(f'<item><layout type="horizontal">{cells}</layout></item>')
-    return f'<layout type="vertical">{"".join(rows)}</layout>'
+    if plot:
+        view = f'<view class="vtkMRMLPlotViewNode" singletontag="{PLOT}"/>'
+        rows.append(f'<item><layout type="horizontal"><item>{view}</item></layout></item>')
+    return f'<layout type="vertical" split="true">{"".join(rows)}</layout>'
 
 
 def _view(number: int) -> str:

@@ -30,7 +30,7 @@ class Outcome:
         kind: ``done``, ``cancelled`` or ``failed``.
         message: what happened, for the user.
         result: the engine's result event when done.
-        record: the run record as text when done.
+        record: the run record as text when done; of an evaluation, all it found.
         code: the engine's error code when failed ("input", "weights", "memory", ...), else empty.
     """
 
@@ -45,7 +45,7 @@ class EngineJob:
     """A running job.
 
     The inputs are written before this returns; everything after that happens without blocking. A job is done only when
-    the engine has sent a result event *and* ended with exit code 0 *and* its files exist.
+    the engine has sent a result event *and* ended with an exit code that fits *and* its files exist.
 
     Args:
         interpreter: how to start the engine.
@@ -58,6 +58,9 @@ class EngineJob:
         geometry.GeometryError: an input cannot be sent.
         OSError: the job folder cannot be written or the engine cannot be started.
     """
+
+    OUTPUTS: tuple[str, ...] = ("volume", "record")  # files that a result names; the last one is the record
+    EXIT_CODES: tuple[int, ...] = (0,)  # with a result
 
     def __init__(
         self,
@@ -121,7 +124,11 @@ class EngineJob:
     def removeVolumes(self) -> None:
         """Keep only what helps to find a fault: job.json and the log, no patient data."""
         for name in os.listdir(self.folder) if os.path.isdir(self.folder) else ():
-            if name not in (JOB, LOG):
+            if name in (JOB, LOG):
+                continue
+            if os.path.isdir(self.path(name)):
+                shutil.rmtree(self.path(name), ignore_errors=True)
+            else:
                 with contextlib.suppress(OSError):
                     os.remove(self.path(name))
 
@@ -176,7 +183,7 @@ class EngineJob:
                 "other programs, or choose a smaller volume or codec."
             )
             return Outcome("failed", text.format(signal=-code))
-        if code != 0:
+        if code not in self.EXIT_CODES or (code and self._result is None):
             lines = "\n".join(self._stderr) or _("It said nothing.")
             return Outcome(
                 "failed", _("The engine ended with exit code {code}. {lines}").format(code=code, lines=lines)
@@ -184,11 +191,11 @@ class EngineJob:
         if self._result is None:
             return Outcome("failed", _("The engine ended without a result. See the log."))
         outputs = self._result.get("outputs")
-        wanted = ("volume", "record", "difference") if self.request.get("difference") else ("volume", "record")
+        wanted = (*self.OUTPUTS, "difference") if self.request.get("difference") else self.OUTPUTS
         if not isinstance(outputs, dict) or not all(os.path.isfile(str(outputs.get(key, ""))) for key in wanted):
             return Outcome("failed", _("The engine reported a result, but its files are missing. See the log."))
         try:
-            with open(outputs["record"], encoding="utf-8") as file:
+            with open(outputs[self.OUTPUTS[-1]], encoding="utf-8") as file:
                 record = file.read()
             json.loads(record)
         except (OSError, ValueError):

@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 
 from . import geometry, result
 from .geometry import Grid
+from .rows import LABELS_ATTRIBUTE
 
 MASK_REFERENCE = "CTGen.Mask"
 WINDOWS = {"lung": (1400.0, -500.0), "soft": (400.0, 40.0), "bone": (1800.0, 400.0)}  # HU, as radiology has them
@@ -62,7 +63,7 @@ class RunFolder:
         Returns:
             The node in the scene.
         """
-        self._add(node, name)
+        self.add(node, name)
         node.CreateDefaultDisplayNodes()
         result.showWindow(node, *window)
         result.describe(node, record)
@@ -92,7 +93,7 @@ class RunFolder:
 
     def addDifferenceVolume(self, node, name: str, record: str):
         """Add a detached volume of differences in HU; returns it."""
-        self._add(node, name)
+        self.add(node, name)
         node.CreateDefaultDisplayNodes()
         result.showWindow(node, result.DIFFERENCE_WINDOW, 0.0)
         result.describe(node, record, _("(difference, HU)"))
@@ -102,9 +103,10 @@ class RunFolder:
         """Add a text node with the report and the records."""
         node = slicer.vtkMRMLTextNode()
         node.SetText("\n\n".join([report or _("(no report)"), *records]))
-        self._add(node, name)
+        self.add(node, name)
 
-    def _add(self, node, name: str) -> None:
+    def add(self, node, name: str) -> None:
+        """Add a detached node of any kind; a number is added to a name that is taken."""
         scene = slicer.mrmlScene
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
         if not self._item:
@@ -132,8 +134,8 @@ class RunFolder:
         node = slicer.vtkMRMLLabelMapVolumeNode()
         slicer.util.updateVolumeFromArray(node, mask.labels)
         node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(mask.grid.ijkToWorld))
-        self._add(node, _("{run} mask").format(run=self._name))
+        self.add(node, _("{run} mask").format(run=self._name))
         node.CreateDefaultDisplayNodes()
         node.GetDisplayNode().SetAndObserveColorNodeID(colors.GetID())
-        node.SetAttribute("CTGen.Labels", json.dumps({label: name for label, (name, _color) in mask.names.items()}))
+        node.SetAttribute(LABELS_ATTRIBUTE, json.dumps({label: name for label, (name, _color) in mask.names.items()}))
         return node

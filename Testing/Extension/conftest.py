@@ -24,6 +24,7 @@ HOST = slicerhost.start()  # before any test file imports qt or slicer
 
 MODULE = ROOT / "CTGenExtension" / "CTGenReconstruct" / "CTGenReconstruct.py"
 GENERATE = ROOT / "CTGenExtension" / "CTGenGenerate" / "CTGenGenerate.py"
+EVALUATE = ROOT / "CTGenExtension" / "CTGenEvaluate" / "CTGenEvaluate.py"
 SCREENSHOTS = ROOT / "Testing" / "Extension" / "screenshots"
 
 

@@ -190,17 +190,110 @@ def test_layouts_are_those_of_mrml() -> None:
     assert manager.shown_views() == ["Red", "Green", "Yellow"]
 
 
-def test_segmentations_are_drawn_over_slices() -> None:
-    from slicerhost.views import draw_slice
+def test_node_combo_box_filters_by_attribute() -> None:
+    combo = slicer.qMRMLNodeComboBox()
+    combo.nodeTypes = ["vtkMRMLTableNode"]
+    combo.setMRMLScene(slicer.mrmlScene)
+    slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "other").SetAttribute("Kind", "no")
+    mine = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "mine")
+    mine.SetAttribute("Mine", "1")
+    assert combo.nodeCount() == 2
+    combo.addAttribute("vtkMRMLTableNode", "Mine")
+    assert [node.GetName() for node in combo.nodes()] == ["mine"]
+    with pytest.raises(ValueError, match="does not offer"):
+        combo.addAttribute("vtkMRMLTextNode", "Mine")
 
+
+def test_table_view_shows_the_node_and_tells_what_is_selected() -> None:
+    node = table_of({"Name": ["a", "b"], "Value": [1.5, float("nan")]})
+    node.SetUseColumnTitleAsColumnHeader(True)
+    node.SetColumnTitle("Value", "How much")
+    view = slicer.qMRMLTableView()
+    view.setMRMLTableNode(node)
+    model = view.sortFilterProxyModel()
+    cells = [[model.index(row, place).data() for place in (0, 1)] for row in (0, 1)]
+    assert cells == [["a", "1.5"], ["b", "nan"]]
+    assert [model.headerData(place, qt.Qt.Horizontal) for place in (0, 1)] == ["Name", "How much"]
+    heard = []
+    rows = view.selectionModel().selectedRows
+    view.connect("selectionChanged()", lambda: heard.append([index.row() for index in rows()]))
+    view.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
+    view.selectRow(1)
+    assert heard == [[1]]
+    with pytest.raises(TypeError, match="shows table nodes"):
+        view.setMRMLTableNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode"))
+    view.setMRMLTableNode(None)
+    assert view.sortFilterProxyModel().rowCount() == 0
+
+
+def table_of(columns: dict[str, list[Any]]) -> Any:
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "table")
+    for name, values in columns.items():
+        column = vtk.vtkStringArray() if isinstance(values[0], str) else vtk.vtkDoubleArray()
+        column.SetName(name)
+        for each in values:
+            column.InsertNextValue(each)
+        node.AddColumn(column)
+    return node
+
+
+def test_plot_views_draw_charts_and_refuse_what_slicer_leaves_out() -> None:
+    manager = slicer.app.layoutManager()
+    before = manager.layout
+    view = '<item><view class="vtkMRMLPlotViewNode" singletontag="TestPlot"/></item>'
+    manager.layoutLogic().GetLayoutNode().AddLayoutDescription(4713, f'<layout type="horizontal">{view}</layout>')
+    manager.setLayout(4713)
+    (plot,) = manager.shown_plots()
+    assert not colors(plot.draw(80, 60))
+    chart = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode", "chart")
+    chart.SetLegendVisibility(False)
+    series = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", "bars")
+    series.SetAndObserveTableNodeID(table_of({"Name": ["a", "b"], "Value": [1.0, 3.0]}).GetID())
+    series.SetPlotType(series.PlotTypeBar)
+    series.SetColor(0.9, 0.1, 0.1)
+    series.SetYColumnName("Value")
+    chart.AddAndObservePlotSeriesNodeID(series.GetID())
+    plot.mrmlPlotViewNode().SetPlotChartNodeID(chart.GetID())
+    assert colors(plot.draw(160, 120))
+    for wrong in ("Name", "nowhere"):
+        series.SetYColumnName(wrong)
+        with pytest.raises(ValueError, match=f"'{wrong}' cannot be plotted"):
+            plot.draw(80, 60)
+    manager.setLayout(before)
+
+
+def test_color_legends_are_drawn_in_views_that_are_older() -> None:
+    """As in Slicer: its displayable manager makes the legend when the node is added."""
+    volume = add_volume(np.zeros((10, 40, 40), np.int16), np.diag([-2.0, -2.0, 2.0, 1.0]))
+    view = slicer.app.layoutManager().sliceWidget("Red")
+    dark = bright(view.draw(200, 200))
+    logic = slicer.modules.colors.logic()
+    assert logic.AddDefaultColorLegendDisplayNode(volume).GetVisibility()
+    assert bright(view.draw(200, 200)) > dark
+    slicer.mrmlScene.RemoveNode(logic.GetColorLegendDisplayNode(volume))
+    assert bright(view.draw(200, 200)) == dark
+
+
+def bright(image: Any) -> int:
+    """How many pixels are white or nearly so."""
+    pixels = (image.pixelColor(x, y) for x in range(image.width()) for y in range(image.height()))
+    return sum(pixel.value() > 200 for pixel in pixels)
+
+
+def test_file_dialogs_are_refused() -> None:
+    with pytest.raises(RuntimeError, match="nobody is there"):
+        qt.QFileDialog.getSaveFileName(None, "Save", "", "*.csv")
+
+
+def test_segmentations_are_drawn_over_slices() -> None:
     voxels = np.zeros((10, 40, 40), np.int16)
     volume = add_volume(voxels, np.diag([-2.0, -2.0, 2.0, 1.0]))
-    logic = slicer.app.layoutManager().sliceWidget("Red").sliceLogic()
-    assert not colors(draw_slice(logic, 60, 60))
+    view = slicer.app.layoutManager().sliceWidget("Red")
+    assert not colors(view.draw(60, 60))
     mask = voxels.astype(np.uint8)
     mask[:, 10:30, 10:30] = 1
     add_segmentation(mask, volume, {1: "block"})
-    assert colors(draw_slice(logic, 60, 60))
+    assert colors(view.draw(60, 60))
 
 
 def colors(image: Any) -> bool:

@@ -19,9 +19,18 @@ SOURCES = sorted(EXTENSION.rglob("*.py"))
 UI_FILES = sorted(EXTENSION.rglob("*.ui"))
 MODULES = sorted(path.parent for path in EXTENSION.glob("*/Resources"))
 # What the Extension Index allows at file scope, and our own libraries.
-ALLOWED = {"qt", "ctk", "slicer", "vtk", "SimpleITK", "numpy", "scipy", "CTGenLib", "CTGenGenerateLib"} | set(
-    sys.stdlib_module_names
-)
+ALLOWED = {
+    "qt",
+    "ctk",
+    "slicer",
+    "vtk",
+    "SimpleITK",
+    "numpy",
+    "scipy",
+    "CTGenLib",
+    "CTGenEvaluateLib",
+    "CTGenGenerateLib",
+} | set(sys.stdlib_module_names)
 INPUTS = {"QComboBox", "QSpinBox", "QDoubleSpinBox", "QCheckBox", "QPushButton", "QLineEdit", "qMRMLNodeComboBox",
           "ctkPathLineEdit", "QPlainTextEdit", "QTableWidget", "QToolButton"}  # fmt: skip
 

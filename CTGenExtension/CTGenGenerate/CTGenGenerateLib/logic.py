@@ -65,7 +65,7 @@ class GenerationLogic:
             parameterNode: what to do.
             engine: from EngineCheck.
             what: GENERATE, EDIT or WHAT_IF.
-            rows: what the segments stand for; see segmentTable.readRows. Those not in use are
+            rows: what the segments stand for; see CTGenLib.rows.readRows. Those not in use are
                 left out. For EDIT: the rows of the region's segmentation.
             preview: at low resolution.
             onEvent: called with the engine's events.

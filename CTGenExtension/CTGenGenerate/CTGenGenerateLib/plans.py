@@ -12,18 +12,15 @@ import numpy as np
 from CTGenLib import geometry, segments
 from CTGenLib.geometry import GeometryError, Grid
 from CTGenLib.labels import DISEASE, ORGAN
+from CTGenLib.rows import FIRST_DISEASE, MAP_OFFSET, Row
 from CTGenLib.runfolder import MaskData
 from slicer.i18n import tr as _
-
-from .segmentTable import Row
 
 ORGANS, DISEASES, GRID, REGION, CT = "organs.nrrd", "diseases.nrrd", "grid.nrrd", "region.nrrd", "ct.nrrd"
 OUTPUT, DIFFERENCE = "output.nrrd", "difference.nrrd"
 AIR = -1000
 REGION_VALUE = 1
 SEED = "{seed}"  # in names of volumes: the seed that was used, which the engine may choose among several
-FIRST_DISEASE = 150
-MAP_OFFSET = 100  # a disease class painted into an organ map has this added
 FACTORS = ("report", "diseases")
 TITLE_WORDS = 6
 

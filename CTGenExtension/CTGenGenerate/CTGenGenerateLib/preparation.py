@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 from CTGenLib.engine import Engine, EngineCheck
 from CTGenLib.labels import LabelTables
-
-from .segmentTable import Row, readRows
+from CTGenLib.rows import Row, readRows
 
 
 class Preparation:

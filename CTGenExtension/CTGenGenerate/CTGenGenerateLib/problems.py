@@ -18,7 +18,7 @@ def problem(parameters, engine, what: int, rows) -> str:
         parameters: the parameter node.
         engine: from EngineCheck, or None.
         what: GENERATE, EDIT or WHAT_IF.
-        rows: segments that are used; see segmentTable.readRows.
+        rows: segments that are used; see CTGenLib.rows.readRows.
     """
     try:
         text = _editProblem(parameters) if what == EDIT else _inputProblem(parameters, rows)

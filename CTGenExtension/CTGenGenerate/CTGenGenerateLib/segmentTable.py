@@ -3,84 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import qt
 import slicer
 from CTGenLib import segments
-from CTGenLib.labels import DISEASE, Label, LabelTables, Suggestion
+from CTGenLib.labels import Label, LabelTables
+from CTGenLib.rows import Row, readRows
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-BODY = 200  # lies below everything: the envelope would hide the organs
 SURE = 0.75  # suggestions below are marked
 REFRESH_MS = 50
 SEGMENT, LABEL, NOTE = range(3)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A segment and what it stands for.
-
-    Attributes:
-        segmentId, name: of the segment.
-        color: (r, g, b), 0 to 1.
-        used: whether it goes to the engine.
-        label: what it stands for; None: nothing known.
-        chosen: the user said so.
-        suggestion: what the engine says; None: nothing, or not yet.
-        waiting: the engine has not answered yet.
-    """
-
-    segmentId: str
-    name: str
-    color: tuple[float, float, float]
-    used: bool
-    label: Label | None
-    chosen: bool
-    suggestion: Suggestion | None
-    waiting: bool
-
-    @property
-    def rank(self) -> int:
-        """Body, organs, diseases: the higher lies on top."""
-        if self.label is None:
-            return 1
-        return 2 if self.label.kind == DISEASE else int(self.label.id != BODY)
-
-
-def readRows(segmentationNode, tables: LabelTables) -> list[Row]:
-    """What the segments stand for, lowest layer first; asks the engine about names that it has not seen.
-
-    Args:
-        segmentationNode: vtkMRMLSegmentationNode or None.
-        tables: the engine's labels.
-    """
-    if segmentationNode is None:
-        tables.ask([])
-        return []
-    pairs, rows = [], []
-    for segmentId in segments.segmentIds(segmentationNode):
-        segment = segmentationNode.GetSegmentation().GetSegment(segmentId)
-        pair = (segment.GetName(), segments.tag(segment, segment.GetTerminologyEntryTagName()))
-        suggestion = tables.suggestion(*pair)
-        chosen = segments.tag(segment, segments.LABEL_TAG)
-        wanted = int(chosen) if chosen.isdigit() else suggestion.id if suggestion else None
-        row = Row(
-            segmentId,
-            pair[0],
-            segment.GetColor(),
-            segments.tag(segment, segments.USE_TAG) != "0",
-            tables.labels.get(wanted),
-            bool(chosen),
-            suggestion,
-            not tables.labels or not (chosen or tables.asked(*pair)),
-        )
-        pairs.append(pair)
-        rows.append(row)
-    tables.ask(pairs)
-    return sorted(rows, key=lambda row: row.rank)
 
 
 class SegmentTable(VTKObservationMixin):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import os
 import tempfile
 from types import SimpleNamespace
@@ -97,9 +98,12 @@ class Application(QtWidgets.QApplication):
         scene.AddNode(crosshair)
         self._logic = slicer.vtkSlicerApplicationLogic()
         self._logic.SetMRMLScene(scene)
+        self._logic.SetHomeDirectory(self._temporary)
+        self._logic.SetShareDirectory("share")
+        self._write_color_files()
         slicer.modules = SimpleNamespace()
         slicer.moduleNames = SimpleNamespace()
-        logics = {"Colors": "vtkMRMLColorLogic", "Volumes": "vtkSlicerVolumesLogic",
+        logics = {"Colors": "vtkSlicerColorLogic", "Volumes": "vtkSlicerVolumesLogic",
                   "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
                   "Segmentations": "vtkSlicerSegmentationsModuleLogic"}  # fmt: skip
         for name, class_name in logics.items():
@@ -114,6 +118,18 @@ class Application(QtWidgets.QApplication):
         self._layout_manager = LayoutManager(self._logic)
         scene.AddObserver(scene.NodeAddedEvent, _add_to_subject_hierarchy)
         scene.AddObserver(scene.NodeAboutToBeRemovedEvent, _remove_from_subject_hierarchy)
+
+    def _write_color_files(self) -> None:
+        """Slicer's color logic reads its tables from files; label maps and new segments need these two."""
+        folder = os.path.join(self._temporary, "share", "ColorFiles")
+        os.makedirs(folder)
+        lines = ["0 Background 0 0 0 0"]
+        for label in range(1, 256):
+            color = colorsys.hsv_to_rgb(label * 0.618 % 1, 0.65, 0.95)
+            lines.append(f"{label} region_{label} {' '.join(str(round(255 * part)) for part in color)} 255")
+        for name in ("GenericColors", "GenericAnatomyColors"):
+            with open(os.path.join(folder, f"{name}.txt"), "w", encoding="utf-8") as file:
+                file.write("\n".join(lines))
 
     def applicationLogic(self) -> Any:
         """The real vtkSlicerApplicationLogic."""
@@ -175,7 +191,7 @@ def _subject_hierarchy_wanted(node: Any) -> bool:
 @vtk.calldata_type(vtk.VTK_OBJECT)
 def _add_to_subject_hierarchy(scene: Any, _event: str, node: Any) -> None:
     """In Slicer, Qt plugins make the item of a new data node."""
-    if node is None or not _subject_hierarchy_wanted(node):
+    if node is None or scene.IsImporting() or not _subject_hierarchy_wanted(node):
         return
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     if hierarchy is not None and not hierarchy.GetItemByDataNode(node):
@@ -186,7 +202,7 @@ def _add_to_subject_hierarchy(scene: Any, _event: str, node: Any) -> None:
 def _remove_from_subject_hierarchy(scene: Any, _event: str, node: Any) -> None:
     """... and remove it with its node; items below it go up."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    if hierarchy is None or hierarchy is node or scene.IsClosing():
+    if hierarchy is None or hierarchy is node or scene.IsClosing() or scene.IsImporting():
         return
     item = hierarchy.GetItemByDataNode(node)
     if item:

@@ -70,6 +70,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):  # noqa: N801
     """A path with a browse button."""
 
     currentPathChanged = Signal(str)
+    Dirs, Files = 0x001, 0x002
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
@@ -81,6 +82,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):  # noqa: N801
         row.addWidget(self._edit)
         row.addWidget(self._button)
         self._edit.textChanged.connect(self.currentPathChanged.emit)
+        self._filters = self.Files
 
     def _get_path(self) -> str:
         return self._edit.text
@@ -88,7 +90,14 @@ class ctkPathLineEdit(QtWidgets.QWidget):  # noqa: N801
     def _set_path(self, path: str) -> None:
         self._edit.setText(path)
 
+    def _get_filters(self) -> int:
+        return self._filters
+
+    def _set_filters(self, filters: int) -> None:
+        self._filters = filters
+
     currentPath = Property(str, _get_path, _set_path)
+    filters = Property(int, _get_filters, _set_filters)
 
 
 class ctkMessageBox(QtWidgets.QMessageBox):  # noqa: N801

@@ -9,6 +9,8 @@ import vtk
 from PySide6 import QtCore, QtWidgets
 from PySide6.QtCore import Property, Signal
 
+from .tableview import qMRMLTableView
+
 
 class qMRMLWidget(QtWidgets.QWidget):  # noqa: N801
     """A widget that passes its scene on."""
@@ -50,6 +52,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
                        "editEnabled": False, "showChildNodeTypes": True, "showHidden": False,
                        "selectNodeUponCreation": True}  # fmt: skip
         self._none_display = "None"
+        self._attributes: dict[str, dict[str, Any]] = {}
         self._busy = False
         row = QtWidgets.QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
@@ -94,6 +97,12 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
     def _fits(self, node: Any) -> bool:
         if node.GetHideFromEditors() and not self._flags["showHidden"]:
             return False
+        wanted = self._attributes.get(node.GetClassName(), {})
+        if any(
+            node.GetAttribute(name) is None or value not in (None, node.GetAttribute(name))
+            for name, value in wanted.items()
+        ):
+            return False
         if self._flags["showChildNodeTypes"]:
             return any(node.IsA(name) for name in self._types)
         return node.GetClassName() in self._types
@@ -135,6 +144,13 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
     def currentNode(self) -> Any:
         """The selected node or None."""
         return self._scene.GetNodeByID(self._current) if self._scene is not None and self._current else None
+
+    def addAttribute(self, node_type: str, name: str, value: Any = None) -> None:
+        """Offer only nodes of this class that have the attribute, with this value if one is given."""
+        if node_type not in self._types:
+            raise ValueError(f"qMRMLNodeComboBox does not offer '{node_type}'")
+        self._attributes.setdefault(node_type, {})[name] = value
+        self._fill()
 
     def _get_types(self) -> list[str]:
         return self._types
@@ -193,4 +209,6 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):  # noqa: N801
         return self.python_widget
 
 
-WIDGETS = {cls.__name__: cls for cls in (qMRMLWidget, qMRMLNodeComboBox, qSlicerScriptedLoadableModuleWidget)}
+WIDGETS = {
+    cls.__name__: cls for cls in (qMRMLWidget, qMRMLNodeComboBox, qMRMLTableView, qSlicerScriptedLoadableModuleWidget)
+}

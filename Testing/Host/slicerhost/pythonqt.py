@@ -64,6 +64,8 @@ def make_qt_module() -> types.ModuleType:
     QtCore.QObject.name = inspect.getattr_static(QtCore.QObject, "objectName")
     QtCore.QObject.className = lambda self: self.metaObject().className()
     QtCore.QObject.delete = lambda self: shiboken6.delete(self)
+    for name in ("getOpenFileName", "getSaveFileName", "getExistingDirectory"):
+        setattr(QtWidgets.QFileDialog, name, staticmethod(_no_dialog))
     QtCore.QObject.__getattribute__ = _with_string_connect(QtCore.QObject.__getattribute__)
 
     qt = types.ModuleType("qt", "PySide6 in PythonQt's clothes (test host)")
@@ -72,6 +74,11 @@ def make_qt_module() -> types.ModuleType:
             if not name.startswith("_") and name not in _NOT_IN_PYTHONQT:
                 setattr(qt, name, getattr(module, name))
     return qt
+
+
+def _no_dialog(*_: Any) -> str:
+    """A test that saves says where instead; in PythonQt the answer is one text, empty when cancelled."""
+    raise RuntimeError("a file dialog would open, and nobody is there to answer it")
 
 
 def _strict_setattr(self: Any, name: str, value: Any) -> None:

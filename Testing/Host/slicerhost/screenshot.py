@@ -8,10 +8,9 @@ from typing import Any
 
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from .views import draw_slice
-
 CAPTION = "host-rendered (not 3D Slicer)"
 _VIEW, _BAR, _CAPTION, _HEIGHT = 300, 18, 22, 900
+_PLOT = 420
 
 
 def save(panel: Any, layout_manager: Any, path: Path) -> None:
@@ -27,10 +26,11 @@ def save(panel: Any, layout_manager: Any, path: Path) -> None:
     panel.resize(panel.width, max(_HEIGHT, layout.totalHeightForWidth(panel.width), layout.totalMinimumSize().height()))
     QtWidgets.QApplication.processEvents()
     picture = panel.grab()
-    names = layout_manager.shown_views()
-    rows = math.ceil(picture.height() / (_VIEW + _BAR))
+    names, plots = layout_manager.shown_views(), layout_manager.shown_plots()
+    rows = 1 if plots else math.ceil(picture.height() / (_VIEW + _BAR))
     columns = max(1, math.ceil(len(names) / rows))
-    height = max(picture.height(), (_VIEW + _BAR) * min(rows, len(names))) + _CAPTION
+    below = (_VIEW + _BAR) * min(rows, len(names))
+    height = max(picture.height(), below + _PLOT * len(plots)) + _CAPTION
     canvas = QtGui.QImage(picture.width() + _VIEW * columns, height, QtGui.QImage.Format.Format_RGB32)
     canvas.fill(QtGui.QColor("#202020"))
     painter = QtGui.QPainter(canvas)
@@ -44,8 +44,10 @@ def save(panel: Any, layout_manager: Any, path: Path) -> None:
         area = QtCore.QRect(left + 6, top, _VIEW, _BAR)
         text = f"{node.GetLayoutLabel()}: {_shown(layout_manager.sliceWidget(name).sliceLogic())}"
         painter.drawText(area, QtCore.Qt.AlignmentFlag.AlignVCenter, text)
-        view = draw_slice(layout_manager.sliceWidget(name).sliceLogic(), _VIEW, _VIEW)
+        view = layout_manager.sliceWidget(name).draw(_VIEW, _VIEW)
         painter.drawImage(left, top + _BAR, view)
+    for place, plot in enumerate(plots):
+        painter.drawImage(picture.width(), below + place * _PLOT, plot.draw(_VIEW * columns, _PLOT))
     painter.setPen(QtGui.QColor("white"))
     area = QtCore.QRect(6, height - _CAPTION, canvas.width() - 12, _CAPTION)
     painter.drawText(area, QtCore.Qt.AlignmentFlag.AlignVCenter, CAPTION)

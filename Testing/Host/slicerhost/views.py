@@ -1,4 +1,4 @@
-"""Slice views: MRML's own slice logics drawn by VTK into offscreen windows."""
+"""Slice views: MRML's own slice logics and displayable managers, drawn by VTK into offscreen windows."""
 
 from __future__ import annotations
 
@@ -10,12 +10,41 @@ import vtk
 from PySide6 import QtGui
 from vtk.util.numpy_support import vtk_to_numpy
 
+from .plots import PlotWidget
+
 
 class SliceWidget:
-    """One slice view."""
+    """One slice view.
 
-    def __init__(self, logic: Any) -> None:
-        self._logic = logic
+    Args:
+        logic: vtkMRMLSliceLogic.
+        application_logic: what displayable managers ask for the views.
+    """
+
+    def __init__(self, logic: Any, application_logic: Any) -> None:
+        self._logic, self._application_logic = logic, application_logic
+        self._window = vtk.vtkRenderWindow()
+        self._window.SetOffScreenRendering(1)
+        self._interactor = vtk.vtkGenericRenderWindowInteractor()  # the managers ask it for events
+        self._interactor.SetRenderWindow(self._window)
+        self._base = self._add_renderer()
+        # As in Slicer it lives as long as the view: a legend that is older than its view stays invisible.
+        self._legends = self._manage("vtkMRMLColorLegendDisplayableManager", self._base)
+
+    def _add_renderer(self) -> Any:
+        renderer = vtk.vtkRenderer()
+        self._window.AddRenderer(renderer)
+        return renderer
+
+    def _manage(self, manager_name: str, renderer: Any) -> Any:
+        """Have one of MRML's displayable managers draw into a renderer."""
+        group = slicer.vtkMRMLDisplayableManagerGroup()
+        group.SetRenderer(renderer)
+        manager = getattr(slicer, manager_name)()
+        manager.SetMRMLApplicationLogic(self._application_logic)
+        group.AddDisplayableManager(manager)
+        group.SetMRMLDisplayableNode(self.mrmlSliceNode())
+        return group
 
     def sliceLogic(self) -> Any:
         """The real vtkMRMLSliceLogic."""
@@ -25,6 +54,43 @@ class SliceWidget:
         """Its slice node."""
         return self._logic.GetSliceNode()
 
+    def draw(self, width: int, height: int) -> QtGui.QImage:
+        """Render the view; black when it shows no volume."""
+        node = self.mrmlSliceNode()
+        if tuple(node.GetDimensions()[:2]) != (width, height):
+            node.SetDimensions(width, height, 1)
+            self._logic.FitSliceToAll(width, height)
+        self._window.SetSize(width, height)
+        self._window.RemoveRenderer(self._base)
+        self._base = self._add_renderer()
+        if self._logic.GetSliceCompositeNode().GetBackgroundVolumeID():
+            self._logic.UpdatePipeline()
+            mapper = vtk.vtkImageMapper()
+            mapper.SetInputConnection(self._logic.GetImageDataConnection())
+            mapper.SetColorWindow(255)
+            mapper.SetColorLevel(127.5)
+            image = vtk.vtkActor2D()
+            image.SetMapper(mapper)
+            self._base.AddViewProp(image)
+        segmentations = self._manage("vtkMRMLSegmentationsDisplayableManager2D", self._base)
+        self._window.Render()
+        shown = picture(self._window)
+        segmentations.SetMRMLDisplayableNode(None)
+        return shown
+
+
+def picture(window: Any) -> QtGui.QImage:
+    """What a render window shows."""
+    grabber = vtk.vtkWindowToImageFilter()
+    grabber.SetInput(window)
+    grabber.ReadFrontBufferOff()
+    grabber.Update()
+    image = grabber.GetOutput()
+    columns, rows, _ = image.GetDimensions()
+    pixels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(rows, columns, 3)[::-1]
+    pixels = np.ascontiguousarray(pixels)
+    return QtGui.QImage(pixels.data, columns, rows, 3 * columns, QtGui.QImage.Format.Format_RGB888).copy()
+
 
 class LayoutManager:
     """MRML's own layout logic, and a slice logic for every slice view that a layout has."""
@@ -33,6 +99,7 @@ class LayoutManager:
         self._application_logic = application_logic
         self._logics = vtk.vtkCollection()
         self._widgets: dict[str, SliceWidget] = {}
+        self._plots: dict[str, PlotWidget] = {}
         application_logic.SetSliceLogics(self._logics)
         self._layout_logic = slicer.vtkMRMLLayoutLogic()
         self._layout_logic.SetMRMLScene(slicer.mrmlScene)
@@ -52,29 +119,35 @@ class LayoutManager:
         if layout != slicer.vtkMRMLLayoutNode.SlicerLayoutNone and not node.IsLayoutDescription(layout):
             raise ValueError(f"there is no layout {layout}")
         node.SetViewArrangement(layout)
-        for slice_node in self._shown():
-            if slice_node.GetLayoutName() not in self._widgets:
+        for view in self._shown("vtkMRMLSliceNode"):
+            if view.GetLayoutName() not in self._widgets:
                 logic = slicer.vtkMRMLSliceLogic()
                 logic.SetMRMLApplicationLogic(self._application_logic)
                 logic.SetMRMLScene(slicer.mrmlScene)
-                logic.SetSliceNode(slice_node)
+                logic.SetSliceNode(view)
                 self._logics.AddItem(logic)
-                self._widgets[slice_node.GetLayoutName()] = SliceWidget(logic)
+                self._widgets[view.GetLayoutName()] = SliceWidget(logic, self._application_logic)
+        for view in self._shown("vtkMRMLPlotViewNode"):
+            self._plots[view.GetLayoutName()] = PlotWidget(view)
 
     @property
     def layout(self) -> int:
         """Number of the layout that is shown."""
         return self._layout_logic.GetLayoutNode().GetViewArrangement()
 
-    def _shown(self) -> list[Any]:
-        """Slice nodes of the layout, in reading order."""
+    def _shown(self, class_name: str) -> list[Any]:
+        """View nodes of the layout, in reading order."""
         nodes = self._layout_logic.GetViewNodes()
         every = [nodes.GetItemAsObject(index) for index in range(nodes.GetNumberOfItems())]
-        return [node for node in every if node.IsA("vtkMRMLSliceNode")]
+        return [node for node in every if node.IsA(class_name)]
 
     def shown_views(self) -> list[str]:
         """Names of the slice views that the layout shows."""
-        return [node.GetLayoutName() for node in self._shown()]
+        return [node.GetLayoutName() for node in self._shown("vtkMRMLSliceNode")]
+
+    def shown_plots(self) -> list[PlotWidget]:
+        """The plot views that the layout shows."""
+        return [self._plots[node.GetLayoutName()] for node in self._shown("vtkMRMLPlotViewNode")]
 
     def sliceViewNames(self) -> tuple[str, ...]:
         """Every slice view that there is, shown or not."""
@@ -93,58 +166,3 @@ class LayoutManager:
         for widget in self._widgets.values():
             node = widget.mrmlSliceNode()
             widget.sliceLogic().FitSliceToAll(*node.GetDimensions()[:2])
-
-
-def draw_slice(logic: Any, width: int, height: int) -> QtGui.QImage:
-    """Render one slice view.
-
-    Args:
-        logic: vtkMRMLSliceLogic.
-        width, height: pixels.
-
-    Returns:
-        The picture; black when the view shows no volume.
-    """
-    node = logic.GetSliceNode()
-    if tuple(node.GetDimensions()[:2]) != (width, height):
-        node.SetDimensions(width, height, 1)
-        logic.FitSliceToAll(width, height)
-    window = vtk.vtkRenderWindow()
-    window.SetOffScreenRendering(1)
-    window.SetSize(width, height)
-    renderer = vtk.vtkRenderer()
-    window.AddRenderer(renderer)
-    if logic.GetSliceCompositeNode().GetBackgroundVolumeID():
-        logic.UpdatePipeline()
-        mapper = vtk.vtkImageMapper()
-        mapper.SetInputConnection(logic.GetImageDataConnection())
-        mapper.SetColorWindow(255)
-        mapper.SetColorLevel(127.5)
-        actor = vtk.vtkActor2D()
-        actor.SetMapper(mapper)
-        renderer.AddViewProp(actor)
-    group = _segmentations(logic, window, renderer)
-    window.Render()
-    grabber = vtk.vtkWindowToImageFilter()
-    grabber.SetInput(window)
-    grabber.ReadFrontBufferOff()
-    grabber.Update()
-    image = grabber.GetOutput()
-    columns, rows, _ = image.GetDimensions()
-    pixels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(rows, columns, 3)[::-1]
-    pixels = np.ascontiguousarray(pixels)
-    group.SetMRMLDisplayableNode(None)
-    return QtGui.QImage(pixels.data, columns, rows, 3 * columns, QtGui.QImage.Format.Format_RGB888).copy()
-
-
-def _segmentations(logic: Any, window: Any, renderer: Any) -> Any:
-    """Have MRML's own displayable manager draw the segmentations into a slice view."""
-    interactor = vtk.vtkGenericRenderWindowInteractor()  # the manager asks it for events
-    interactor.SetRenderWindow(window)
-    manager = slicer.vtkMRMLSegmentationsDisplayableManager2D()
-    manager.SetMRMLApplicationLogic(slicer.app.applicationLogic())
-    group = slicer.vtkMRMLDisplayableManagerGroup()
-    group.SetRenderer(renderer)
-    group.AddDisplayableManager(manager)
-    group.SetMRMLDisplayableNode(logic.GetSliceNode())
-    return group
