@@ -19,6 +19,7 @@ import ctgencore
 import pytest
 from ctgencore import phantom
 from ctgencore.cli import app
+from ctgencore.report.page import SCRIPTS
 from processes import environment
 from typer.main import get_command
 
@@ -35,8 +36,8 @@ LAYERS = {  # first part of a module's path -> layer; a module that is missing h
 MODULES = sorted(SOURCE.rglob("*.py"))
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CTGenCore" / "README.md", *(ROOT / "CTGenCore" / "docs").glob("*.md")])
 COMMANDS = [
-    *("info", "download", "reconstruct", "generate", "edit", "labels", "phantom", "verify", "env", "demo", "train"),
-    *("run", "worker"),
+    *("info", "download", "reconstruct", "generate", "edit", "evaluate", "labels", "phantom", "verify", "env", "demo"),
+    *("train", "study", "report", "run", "worker"),
 ]
 
 
@@ -200,7 +201,12 @@ def test_wheel_holds_its_data_and_imports_without_extras(clean_environment: Path
     assert Path(here).is_relative_to(clean_environment.parents[1])
     assert int(count) == len(MODULES) - 2  # without the top and __main__
     weights = ["embedded_codec.safetensors", "foundation_embedded.safetensors", "foundation_embedded.vocab.txt"]
-    assert data.split() == ["py.typed", "report/page.html", *(f"weights/{name}" for name in weights)]
+    assert data.split() == [
+        "metrics/papers.json",
+        "py.typed",
+        *(f"report/{name}" for name in sorted([*SCRIPTS, "page.html", "style.css"])),
+        *(f"weights/{name}" for name in weights),
+    ]
 
 
 def test_wheel_commands_run(clean_environment: Path, tmp_path: Path) -> None:
@@ -229,6 +235,7 @@ def example_folder(folder: Path) -> Path:
     for name in ("organs.nii.gz", "diseases.nii.gz", "roi.nii.gz"):
         (drawn.organs if name == "organs.nii.gz" else drawn.diseases).save(folder / name)
     (folder / "report.txt").write_text(drawn.report.text)
+    (folder / "cases.csv").write_text("name,test,reference\na,ct.nii.gz,chest.nii.gz\n")
     (folder / "names.json").write_text('[{"name": "left lung"}]')
     (folder / "job.json").write_text('{"task": "generate", "mask": "organs.nii.gz", "output": "out.nii.gz"}')
     return folder
@@ -260,7 +267,10 @@ def test_shell_examples_are_accepted_and_the_offline_ones_run(document: Path, tm
             continue
         assert words[1] in commands, line
         commands[words[1]].make_context(words[1], words[2:])  # raises on an option that is not there
-        offline = ("info", "env", "verify", "reconstruct", "generate", "edit", "labels", "phantom")
+        offline = (
+            *("info", "env", "verify", "reconstruct", "generate", "edit", "evaluate", "report"),
+            *("labels", "phantom"),
+        )
         outside = {"--codec", "--scheme"} & set(words)  # weights or masks that are not here
         if words[1] in offline and not outside:
             if words[1] in ("generate", "edit"):

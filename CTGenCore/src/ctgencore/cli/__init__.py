@@ -7,7 +7,23 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import demo, download, edit, env, generate, info, labels, phantom, reconstruct, train, verify, worker
+from . import (
+    demo,
+    download,
+    edit,
+    env,
+    evaluate,
+    generate,
+    info,
+    labels,
+    phantom,
+    reconstruct,
+    report,
+    study,
+    train,
+    verify,
+    worker,
+)
 
 app = typer.Typer(
     name="ctgencore",
@@ -39,12 +55,15 @@ app.command()(download.download)
 app.command()(reconstruct.reconstruct)
 app.command()(generate.generate)
 app.command()(edit.edit)
+app.command()(evaluate.evaluate)
+app.command()(report.report)
 app.command()(labels.labels)
 app.command()(phantom.phantom)
 app.command()(verify.verify)
 app.command()(env.env)
 app.command()(demo.demo)
 app.command()(train.train)
+app.add_typer(study.app, name="study")
 app.command()(worker.run)
 app.command()(worker.worker)
 
