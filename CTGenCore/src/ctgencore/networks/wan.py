@@ -6,6 +6,8 @@ concatenation. Here the cache is an argument, so that a volume of any length str
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,7 +15,24 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, patchify, unpatchify
 from torch import Tensor
 
+from ..checkpoint import check_names
+from ..zoo import CodecRow, build_network
+
 State = dict[str, list[Any]]
+
+LEVEL = 3  # resnets of a decoder level; what follows them in the official numbering is the upsampler
+RENAMED = {
+    "middle.0.": "mid_block.resnets.0.",
+    "middle.1.": "mid_block.attentions.0.",
+    "middle.2.": "mid_block.resnets.1.",
+    "residual.0.": "norm1.",
+    "residual.2.": "conv1.",
+    "residual.3.": "norm2.",
+    "residual.6.": "conv2.",
+    "shortcut.": "conv_shortcut.",
+    "head.0.": "norm_out.",
+    "head.2.": "conv_out.",
+}
 
 
 class Wan(AutoencoderKLWan):
@@ -54,3 +73,43 @@ def _cache(state: State | None, side: str, net: torch.nn.Module) -> list[Any]:
     """The feature cache of one stream: a slot for every causal convolution."""
     slots: list[Any] = [None] * sum(isinstance(m, WanCausalConv3d) for m in net.modules())
     return slots if state is None else state.setdefault(side, slots)
+
+
+def convert(row: CodecRow, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a published file under diffusers' names, all of them checked.
+
+    Both layouts are taken: diffusers' own, and that of the official ``Wan2.1_VAE.pth`` and ``Wan2.2_VAE.pth``.
+
+    Raises:
+        WeightsError: a file of the other version, or of something else.
+    """
+    if "encoder.conv1.weight" in tensors:
+        tensors = {diffusers_name(name): tensor for name, tensor in tensors.items()}
+    assert row.network is not None
+    with torch.device("meta"):
+        net = build_network(row.network)
+    return check_names(net, tensors)
+
+
+def diffusers_name(name: str) -> str:
+    """Diffusers' name of an official tensor.
+
+    Version 2.1 numbers all layers of a side in one row (``downsamples.5``), version 2.2 by level
+    (``downsamples.1.downsamples.2``).
+    """
+    side, _, rest = name.partition(".")
+    if side in ("conv1", "conv2"):
+        return f"{'quant_conv' if side == 'conv1' else 'post_quant_conv'}.{rest}"
+    rest = re.sub(r"^conv1\.", "conv_in.", rest)
+    if by_level := re.match(r"(down|up)samples\.(\d+)\.\1samples\.(\d+)\.(.+)", rest):
+        way, level, layer, rest = by_level.groups()
+        sampler = rest.startswith(("resample.", "time_conv."))
+        rest = f"{way}_blocks.{level}.{f'{way}sampler' if sampler else f'resnets.{layer}'}.{rest}"
+    elif in_a_row := re.match(r"(down|up)samples\.(\d+)\.(.+)", rest):
+        way, number, rest = in_a_row.groups()
+        level, layer = divmod(int(number), LEVEL + 1)
+        place = "upsamplers.0" if layer == LEVEL else f"resnets.{layer}"
+        rest = f"down_blocks.{number}.{rest}" if way == "down" else f"up_blocks.{level}.{place}.{rest}"
+    for theirs, ours in RENAMED.items():
+        rest = re.sub(rf"(^|\.){re.escape(theirs)}", rf"\g<1>{ours}", rest)
+    return f"{side}.{rest}"

@@ -39,6 +39,7 @@ SHORTEST_EPOCH = 50  # steps; a cache that is still being filled is listed again
 WAIT_S = 5.0  # between looks at a cache that has too little to start with
 VALIDATION_BATCHES = 8
 VOCABULARY_REPORTS = 2000
+TOLD = 10.0  # weight of the error where a disease is that only the report tells of
 READER = "reader.safetensors"  # the report encoder that can read, in the run's folder
 TIMESTEP_BIAS = 2 * TIMESTEPS  # p(t) ~ 2000 - t in the published 3D stage
 
@@ -81,7 +82,8 @@ def diffusion_loss(
     """Mean squared error of the prediction (DDPM, equation 14; velocity for ``v_prediction``).
 
     Where differences to a tissue sketch are drawn, a volume whose sketch says little (a partial mask) has large ones;
-    it weighs less by their mean square, or it would be all that is learned.
+    it weighs less by their mean square, or it would be all that is learned. Where a disease is that only the report
+    tells of, the error weighs :data:`TOLD` times more: a small part of the volume, and all there is to learn words by.
     Noise and timesteps are drawn on the CPU, so that they do not depend on the device.
     """
     volumes, slices = batch.ct.shape[:2]
@@ -94,7 +96,8 @@ def diffusion_loss(
     if recipe.conditions.residual_std:
         size = batch.ct.square().mean(dim=(1, 2, 3, 4)).clamp(min=1).repeat_interleave(slices)
         error = error / size.view(-1, 1, 1, 1)
-    return error.mean()
+    weight = 1 + (TOLD - 1) * batch.told.flatten(0, 1)[:, None]
+    return (error * weight).mean() / weight.mean()
 
 
 def train_generator(

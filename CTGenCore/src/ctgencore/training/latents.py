@@ -368,17 +368,22 @@ class Latents(NamedTuple):
         conditions: ``(B, n, C', y, x)``.
         spacing_mm: ``(B, 3)`` voxel size x, y, z; 0 where it is hidden.
         reports: texts, empty where hidden.
+        told: ``(B, n, y, x)`` 0..1, where diseases are that the report tells of and no mask shows.
     """
 
     ct: Tensor
     conditions: Tensor
     spacing_mm: Tensor
     reports: list[str]
+    told: Tensor
 
     def to(self, device: torch.device) -> Latents:
         """On that device."""
         return self._replace(
-            ct=self.ct.to(device), conditions=self.conditions.to(device), spacing_mm=self.spacing_mm.to(device)
+            ct=self.ct.to(device),
+            conditions=self.conditions.to(device),
+            spacing_mm=self.spacing_mm.to(device),
+            told=self.told.to(device),
         )
 
 
@@ -398,14 +403,18 @@ def read_latents(path: Path, spec: ConditionSpec, box_zyx: tuple[slice, slice, s
             conditions[: len(images)] = images
             if hidden.label_image and spec.tissue and spec.label_divisor is not None:
                 conditions[: ct.shape[0]] = 0
-        if "diseases" in names and not hidden.diseases:
+        told = torch.zeros(ct.shape[1:])
+        if "diseases" in names:
             flags = file.get_slice("diseases")[box].float()
-            conditions[count - len(flags) :] = flags
+            if not hidden.diseases:
+                conditions[count - len(flags) :] = flags
+            elif not hidden.report:
+                told = flags.amax(dim=0)
         facts = file.metadata()
     spacing = torch.zeros(3) if hidden.spacing else torch.tensor(json.loads(facts["spacing_mm"]))
     report = (hidden.findings and facts["impression"]) or facts["report"]
     ct = spec.to_drawn(ct, conditions, axis=0)
-    return Latents(ct.transpose(0, 1), conditions.transpose(0, 1), spacing, ["" if hidden.report else report])
+    return Latents(ct.transpose(0, 1), conditions.transpose(0, 1), spacing, ["" if hidden.report else report], told)
 
 
 def read_report(path: Path) -> str:
@@ -463,6 +472,7 @@ class LatentBatches(Dataset[Latents]):
             torch.stack([part.conditions for part in parts]),
             torch.stack([part.spacing_mm for part in parts]),
             [part.reports[0] for part in parts],
+            torch.stack([part.told for part in parts]),
         )
 
     def _name(self, position: int) -> str:
@@ -485,4 +495,4 @@ class LatentBatches(Dataset[Latents]):
         if self.slices is None:
             return part
         chosen = np.sort(rng.choice(self.window[0], self.slices, replace=False))
-        return part._replace(ct=part.ct[chosen], conditions=part.conditions[chosen])
+        return part._replace(ct=part.ct[chosen], conditions=part.conditions[chosen], told=part.told[chosen])
