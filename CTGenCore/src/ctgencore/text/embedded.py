@@ -19,8 +19,8 @@ class ReportEncoder(ModelMixin, ConfigMixin):
     """Word pieces and positions, pre-norm transformer layers, final norm (Vaswani et al., 2017; Xiong et al., 2020).
 
     Every report gives ``max_tokens`` tokens, whatever else is in the batch: padding is masked inside, and what leaves
-    at its place is one learned vector, because the U-Net's cross-attention has no mask. The empty report is the
-    dropped condition of classifier-free guidance.
+    at its place is the words' mean and one learned vector, because the U-Net's cross-attention has no mask: in that
+    vector alone a handful of words would drown. The empty report is the dropped condition of classifier-free guidance.
 
     Args:
         vocabulary: pieces in the order of their numbers, from :func:`train_vocabulary`.
@@ -86,7 +86,9 @@ class ReportEncoder(ModelMixin, ConfigMixin):
         """
         if spacing_mm is not None and not self.config.reads_spacing:
             raise InputError("This report encoder was not trained with voxel sizes: leave `spacing_mm` out.")
-        x = torch.where(mask[..., None], self.read(ids, mask), self.pad)
+        words, shown = self.read(ids, mask), mask[..., None]
+        mean = words.masked_fill(~shown, 0).sum(dim=1, keepdim=True) / shown.sum(dim=1, keepdim=True).clamp(min=1)
+        x = torch.where(shown, words, mean + self.pad)
         if not self.config.reads_spacing:
             return x
         size = x.new_zeros(len(x), 3) if spacing_mm is None else spacing_mm.to(x)
