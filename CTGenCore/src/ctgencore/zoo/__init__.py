@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from . import causal_video, codecs, extractors, generators, library, tiny_video
+from . import causal_video, codecs, extractors, generators, library, tiny_video, windowed
 from .extractors import EXTRACTORS
 from .generators import GENERATORS, RESIDUAL_STD
 from .rows import CodecRow, ExtractorRow, GeneratorRow, NetworkRow, Row, WeightFile
@@ -33,12 +33,19 @@ __all__ = [
     "lookup",
 ]
 
-CODECS: dict[str, CodecRow] = {**codecs.CODECS, **library.CODECS, **tiny_video.CODECS, **causal_video.CODECS}
+CODECS: dict[str, CodecRow] = {
+    **codecs.CODECS,
+    **library.CODECS,
+    **tiny_video.CODECS,
+    **causal_video.CODECS,
+    **windowed.CODECS,
+}
 NETWORKS: dict[str, NetworkRow] = {
     **codecs.NETWORKS,
     **library.NETWORKS,
     **tiny_video.NETWORKS,
     **causal_video.NETWORKS,
+    **windowed.NETWORKS,
     **generators.NETWORKS,
     **extractors.NETWORKS,
 }

@@ -34,6 +34,7 @@ _DC_TINY = {
 }
 _IMAGE = {"stride_zyx": (1, 8, 8), "causal": False, "whole_plane": True}
 _TINY_IMAGE = {"stride_zyx": (1, 8, 8), "causal": False, "halo": (20, 20)}  # nothing but convolutions
+# bytes_per_voxel: peak growth over one slab of 64x64 (128x128 for strides of 32), by Testing/bench/codecs.py --slab.
 _VAE = "vae/diffusion_pytorch_model.safetensors"
 
 NETWORKS: dict[str, NetworkRow] = {
@@ -120,7 +121,7 @@ CODECS: dict[str, CodecRow] = {
             network="cogvideox",
             weights=(WeightFile(filename=_VAE, repo="zai-org/CogVideoX-2b"),),
             source="zai-org/CogVideo",
-            config={"window": 17, "window_overlap": 5, "grey": _CAUSAL},
+            config={"bytes_per_voxel": 11_600.0, "window": 17, "window_overlap": 5, "grey": _CAUSAL},
         ),
         CodecRow(
             name="cosmos",
@@ -131,7 +132,7 @@ CODECS: dict[str, CodecRow] = {
             weights=(WeightFile(filename=_VAE, repo="nvidia/Cosmos-1.0-Diffusion-7B-Text2World"),),
             license="NVIDIA Open Model License",
             source="NVIDIA/Cosmos",
-            config={"stride_zyx": (8, 8, 8), "window": 33, "window_overlap": 8},
+            config={"bytes_per_voxel": 760.0, "stride_zyx": (8, 8, 8), "window": 33, "window_overlap": 8},
         ),
         CodecRow(
             name="dcae",
@@ -147,7 +148,7 @@ CODECS: dict[str, CodecRow] = {
             license="see the repository's LICENSE.txt",
             source="mit-han-lab/efficientvit",
             is_2d=True,
-            config={**_IMAGE, "stride_zyx": (1, 32, 32), "grey": _PLAIN},
+            config={"bytes_per_voxel": 3_800.0, **_IMAGE, "stride_zyx": (1, 32, 32), "grey": _PLAIN},
         ),
         CodecRow(
             name="flux",
@@ -158,7 +159,7 @@ CODECS: dict[str, CodecRow] = {
             weights=(WeightFile(filename=_VAE, repo="black-forest-labs/FLUX.1-schnell"),),
             source="black-forest-labs/flux",
             is_2d=True,
-            config={**_IMAGE, "grey": _PLAIN},
+            config={"bytes_per_voxel": 6_800.0, **_IMAGE, "grey": _PLAIN},
         ),
         CodecRow(
             name="hunyuanvideo",
@@ -169,7 +170,7 @@ CODECS: dict[str, CodecRow] = {
             weights=(WeightFile(filename=_VAE, repo="hunyuanvideo-community/HunyuanVideo"),),
             license="Tencent Hunyuan Community",
             source="Tencent-Hunyuan/HunyuanVideo",
-            config={"window": 17, "window_overlap": 5, "grey": _CAUSAL},
+            config={"bytes_per_voxel": 8_200.0, "window": 17, "window_overlap": 5, "grey": _CAUSAL},
         ),
         CodecRow(
             name="hunyuanvideo1.5",
@@ -191,7 +192,13 @@ CODECS: dict[str, CodecRow] = {
             weights=(WeightFile(filename=_VAE, repo="Lightricks/LTX-Video"),),
             license="LTX-Video Open Weights",
             source="Lightricks/LTX-Video",
-            config={"stride_zyx": (8, 32, 32), "window": 33, "window_overlap": 8, "grey": _CAUSAL},
+            config={
+                "bytes_per_voxel": 300.0,
+                "stride_zyx": (8, 32, 32),
+                "window": 33,
+                "window_overlap": 8,
+                "grey": _CAUSAL,
+            },
         ),
         CodecRow(
             name="maisi",
@@ -203,6 +210,7 @@ CODECS: dict[str, CodecRow] = {
             license="NVIDIA Open Model License",
             source="NVIDIA-Medtech/NV-Generate-CTMR",
             config={
+                "bytes_per_voxel": 2_100.0,
                 "channels": 1,
                 "stride_zyx": (4, 4, 4),
                 "causal": False,
@@ -219,7 +227,7 @@ CODECS: dict[str, CodecRow] = {
             network="mochi",
             weights=(WeightFile(filename=_VAE, repo="genmo/mochi-1-preview"),),
             source="genmoai/mochi",
-            config={"stride_zyx": (6, 8, 8), "window": 19, "window_overlap": 6},
+            config={"bytes_per_voxel": 7_400.0, "stride_zyx": (6, 8, 8), "window": 19, "window_overlap": 6},
         ),
         CodecRow(
             name="qwenimage",
@@ -240,7 +248,7 @@ CODECS: dict[str, CodecRow] = {
             license="Stability AI Community",
             source="Stability-AI/sd3-ref",
             is_2d=True,
-            config={**_IMAGE, "grey": _PLAIN},
+            config={"bytes_per_voxel": 6_800.0, **_IMAGE, "grey": _PLAIN},
         ),
         CodecRow(
             name="taef1",
@@ -252,7 +260,7 @@ CODECS: dict[str, CodecRow] = {
             license="MIT",
             source="github.com/madebyollin/taesd",
             is_2d=True,
-            config={**_TINY_IMAGE, "grey": ("encoder.layers.0", "decoder.layers.18", 1)},
+            config={"bytes_per_voxel": 1_900.0, **_TINY_IMAGE, "grey": ("encoder.layers.0", "decoder.layers.18", 1)},
         ),
         CodecRow(
             name="taesd3",
@@ -264,7 +272,7 @@ CODECS: dict[str, CodecRow] = {
             license="MIT",
             source="github.com/madebyollin/taesd",
             is_2d=True,
-            config={**_TINY_IMAGE, "grey": ("encoder.layers.0", "decoder.layers.18", 1)},
+            config={"bytes_per_voxel": 1_900.0, **_TINY_IMAGE, "grey": ("encoder.layers.0", "decoder.layers.18", 1)},
         ),
     )
 }
