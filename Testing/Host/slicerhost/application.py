@@ -201,8 +201,10 @@ def _add_to_subject_hierarchy(scene: Any, _event: str, node: Any) -> None:
 @vtk.calldata_type(vtk.VTK_OBJECT)
 def _remove_from_subject_hierarchy(scene: Any, _event: str, node: Any) -> None:
     """... and remove it with its node; items below it go up."""
+    if scene.IsClosing() or scene.IsImporting() or node.IsA("vtkMRMLSubjectHierarchyNode"):
+        return  # the last: MRML merges two hierarchies when it is asked for one, and would do so again and again
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    if hierarchy is None or hierarchy is node or scene.IsClosing() or scene.IsImporting():
+    if hierarchy is None:
         return
     item = hierarchy.GetItemByDataNode(node)
     if item:

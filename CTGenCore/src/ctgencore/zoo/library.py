@@ -181,7 +181,13 @@ CODECS: dict[str, CodecRow] = {
             weights=(WeightFile(filename=_VAE, repo="hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v"),),
             license="Tencent Hunyuan Community",
             source="Tencent-Hunyuan/HunyuanVideo-1.5",
-            config={"stride_zyx": (4, 16, 16), "window": 17, "window_overlap": 5, "grey": _CAUSAL},
+            config={
+                "bytes_per_voxel": 13_700.0,
+                "stride_zyx": (4, 16, 16),
+                "window": 17,
+                "window_overlap": 5,
+                "grey": _CAUSAL,
+            },
         ),
         CodecRow(
             name="ltx",
