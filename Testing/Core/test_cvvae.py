@@ -73,9 +73,8 @@ def image_key(key: str) -> str:
 
 def image_weight(key: str, weight: Tensor) -> Tensor:
     """Kernels that see copies of one frame add up to a 2D kernel."""
-    if weight.ndim == 5:
-        return weight.sum(2)
-    return weight.flatten(1) if "attentions" in key and weight.ndim == 4 else weight
+    flat = weight.sum(2) if weight.ndim == 5 else weight
+    return flat.flatten(1) if "attentions" in key and weight.ndim > 1 else flat
 
 
 @torch.inference_mode()

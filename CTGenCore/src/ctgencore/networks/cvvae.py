@@ -2,7 +2,7 @@
 
 Two published networks: ``vae3d`` with Stable Diffusion 2's 4 channels, the one that Foundation VAE tried, and
 ``vae3d_sd3`` with Stable Diffusion 3's 16, under diffusers' names. Residual blocks are half 3D: their second
-convolution works frame by frame. The encoder is causal, before the first frame stand its copies; the decoder sees ahead.
+convolution works frame by frame. The encoder is causal (copies stand before the first frame); the decoder sees ahead.
 Group norms pool over time, so what a frame becomes depends on all frames of its window.
 """
 
@@ -31,7 +31,7 @@ SD3_NAMES = Names(
 
 
 class EdgeConv3d(nn.Conv3d):
-    """3x3x3. Time is padded with copies of the first frame and the last; the plane too if ``plane``, else with zeros."""
+    """3x3x3. Time is padded with copies of the first and last frames; the plane too if ``plane``, else with zeros."""
 
     def __init__(
         self,

@@ -147,8 +147,8 @@ class ResBlock(nn.Module):
 
 def attend(tokens: Tensor, q: nn.Module, k: nn.Module, v: nn.Module, out: nn.Module) -> Tensor:
     """Single-head self-attention among ``(B, N, C)`` tokens; the projections are linear layers or 1x1 convolutions."""
-    wide = [_project(tokens, layer)[:, None] for layer in (q, k, v)]
-    return _project(F.scaled_dot_product_attention(*wide)[:, 0], out)
+    query, key, value = (_project(tokens, layer)[:, None] for layer in (q, k, v))
+    return _project(F.scaled_dot_product_attention(query, key, value)[:, 0], out)
 
 
 def _project(tokens: Tensor, layer: nn.Module) -> Tensor:
@@ -160,3 +160,8 @@ def posterior(moments: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation from what the encoder says: mean and log variance along the channels."""
     mean, log_variance = moments.chunk(2, dim=1)
     return mean, torch.exp(0.5 * log_variance.clamp(-30, 20))
+
+
+def without_losses(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The autoencoder's own tensors of a training checkpoint, which also holds those of its losses."""
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith("loss.")}

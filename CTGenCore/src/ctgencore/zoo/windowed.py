@@ -5,11 +5,17 @@ from __future__ import annotations
 from .rows import CodecRow, NetworkRow, WeightFile
 
 _TINY = {"widths": (4, 4, 4, 4), "blocks": 1, "norm_groups": 2}
+_MEDVAE_TINY = {"widths": (4, 4, 4), "blocks": 1, "norm_groups": 2}
 _CVVAE_SD3 = {"sd3": True, "latent_channels": 16, "latents_std": (1.0,)}
 
 NETWORKS: dict[str, NetworkRow] = {
     "cvvae_4z": NetworkRow(cls="cvvae:CVVAE", tiny=_TINY),
     "cvvae_sd3_16z": NetworkRow(cls="cvvae:CVVAE", config=_CVVAE_SD3, tiny={**_TINY, "latent_channels": 4}),
+    "osp_odvae_v12": NetworkRow(cls="osp:ODVAE", tiny=_TINY),
+    "medvae_4x": NetworkRow(cls="medvae:MedVAE", tiny=_MEDVAE_TINY),
+    "medvae_8x": NetworkRow(
+        cls="medvae:MedVAE", config={"widths": (128, 256, 512, 512)}, tiny={**_MEDVAE_TINY, "widths": (4, 4, 4, 4)}
+    ),
 }
 
 CODECS: dict[str, CodecRow] = {
@@ -29,13 +35,50 @@ CODECS: dict[str, CodecRow] = {
         CodecRow(
             name="cvvae-sd3-16z",
             title="CV-VAE SD3",
-            description="Video VAE with Stable Diffusion 3's latents (182 M parameters), 16 channels per 4x8x8. Wants a "
-            "GPU.",
+            description="Video VAE with Stable Diffusion 3's latents (182 M parameters), 16 channels per 4x8x8.",
             codec="cvvae:CVVAECodec",
             network="cvvae_sd3_16z",
             weights=(WeightFile(filename="vae3d_sd3/diffusion_pytorch_model.safetensors", repo="AILab-CVC/CV-VAE"),),
             license="none published",
             source="AILab-CVC/CV-VAE",
+        ),
+        CodecRow(
+            name="medvae-4x",
+            title="MedVAE 3D 4x",
+            description="A VAE trained on CT and MR (161 M parameters), 1 channel per 4x4x4; its sizes and order are "
+            "assumed, never compared with the original.",
+            codec="medvae:MedVAECodec",
+            network="medvae_4x",
+            weights=(WeightFile(filename="model_weights/vae_4x_1c_3D.ckpt", repo="stanfordmimi/MedVAE"),),
+            license="MIT",
+            source="StanfordMIMI/MedVAE",
+        ),
+        CodecRow(
+            name="medvae-8x",
+            title="MedVAE 3D 8x",
+            description="The same, 1 channel per 8x8x8; its sizes and order are assumed, never compared with the "
+            "original.",
+            codec="medvae:MedVAECodec",
+            network="medvae_8x",
+            weights=(WeightFile(filename="model_weights/vae_8x_1c_3D.ckpt", repo="stanfordmimi/MedVAE"),),
+            license="MIT",
+            source="StanfordMIMI/MedVAE",
+        ),
+        CodecRow(
+            name="osp",
+            title="Open-Sora-Plan OD-VAE 1.2",
+            description="Video VAE of Open-Sora-Plan 1.2 (239 M parameters), 4 channels per 4x8x8. Wants a GPU.",
+            codec="osp:ODVAECodec",
+            network="osp_odvae_v12",
+            weights=(
+                WeightFile(
+                    filename="vae/diffusion_pytorch_model.safetensors",
+                    also=("checkpoint.ckpt",),
+                    repo="LanguageBind/Open-Sora-Plan-v1.2.0",
+                ),
+            ),
+            license="MIT",
+            source="PKU-YuanGroup/Open-Sora-Plan",
         ),
     )
 }
