@@ -8,13 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from ctgencore.checkpoint import load_published
-from ctgencore.zoo import NETWORKS, build_network
+from ctgencore.zoo import build_network
 from test_networks import GOLDEN, array, fill
 from torch import Tensor, nn
 
 
-def tiny(name: str) -> nn.Module:
-    net = build_network(name, **{**NETWORKS[name].tiny, "widths": (4, 8, 8) if name == "medvae_4x" else (4, 8, 8, 4)})
+def small(name: str, levels: int) -> nn.Module:
+    net = build_network(name, widths=(4, 8, 8, 4)[:levels], blocks=1, norm_groups=2)
     tensors = {key: fill(key, tuple(value.shape)) for key, value in net.state_dict().items()}
     load_published(net, tensors | {"loss.logvar": torch.zeros(())})  # as in a training checkpoint
     return net
@@ -88,7 +88,7 @@ class Written:
 @pytest.mark.parametrize(("name", "levels"), [("medvae_4x", 3), ("medvae_8x", 4)])
 @torch.inference_mode()
 def test_it_equals_a_second_writing(name: str, levels: int) -> None:
-    net = tiny(name)
+    net = small(name, levels)
     written = Written(net.state_dict())
     x = array("x", (2, 1, 16, 24, 16), 0.5)
     mean, deviation = net.moments(x)

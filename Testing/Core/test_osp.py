@@ -8,9 +8,9 @@ import json
 import pytest
 import torch
 from ctgencore.checkpoint import load_published
-from ctgencore.zoo import NETWORKS, build_network
+from ctgencore.zoo import build_network
 from diffusers import AutoencoderKL
-from test_cvvae import image_key, image_weight
+from test_cvvae import SMALL, image_key, image_weight
 from test_networks import GOLDEN, array, assert_matches, fill, filled
 from torch import nn
 
@@ -18,8 +18,8 @@ NAME = "osp_odvae_v12"
 NUMBERS = json.loads((GOLDEN / "osp.json").read_text())[NAME]
 
 
-def tiny() -> nn.Module:
-    net = build_network(NAME, **NETWORKS[NAME].tiny)
+def small() -> nn.Module:
+    net = build_network(NAME, **SMALL)
     tensors = {key: fill(key, tuple(value.shape)) for key, value in net.state_dict().items()}
     load_published(net, tensors | {"loss.logvar": torch.zeros(())})  # as in a training checkpoint
     return net
@@ -45,7 +45,7 @@ def test_it_equals_the_original() -> None:
 @torch.inference_mode()
 def test_a_still_scene_stays_still() -> None:
     """Frames before the first are its copies, and a norm over equal frames is the norm of one."""
-    net = tiny()
+    net = small()
     x = array("x", (1, 3, 1, 16, 24), 0.5)
     z = net.encode(x)
     torch.testing.assert_close(net.encode(x.expand(-1, -1, 17, -1, -1)), z.expand(-1, -1, 5, -1, -1), atol=1e-4, rtol=0)
@@ -56,9 +56,9 @@ def test_a_still_scene_stays_still() -> None:
 
 @torch.inference_mode()
 def test_one_frame_is_what_an_image_autoencoder_makes_of_it() -> None:
-    net = tiny()
+    net = small()
     image = AutoencoderKL(
-        block_out_channels=(4,) * 4,
+        block_out_channels=SMALL["widths"],
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=1,

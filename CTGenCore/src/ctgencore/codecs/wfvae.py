@@ -18,7 +18,7 @@ class WFVAECodec(Codec):
     latent_std = (1 / 0.18215,)
 
     def _configure(self, network: Any) -> None:
-        self.bytes_per_voxel = 1.0 * network.config.base_channels
+        self.bytes_per_voxel = 900 + 21 * network.config.base_channels  # measured: 3509 at width 128, 4830 at 192
 
     def _grey_weights(self) -> list[GreyWeight]:
         connect = self.network.config.connect_res_layer_num

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .rows import CodecRow, NetworkRow, WeightFile
 
-_TINY = {"widths": (4, 4, 4, 4), "blocks": 1, "norm_groups": 2}
-_MEDVAE_TINY = {"widths": (4, 4, 4), "blocks": 1, "norm_groups": 2}
+_TINY = {"widths": (2, 2, 2, 2), "blocks": 1, "norm_groups": 2}
+_MEDVAE_TINY = {"widths": (2, 2, 2), "blocks": 1, "norm_groups": 2}
 _CVVAE_SD3 = {"sd3": True, "latent_channels": 16, "latents_std": (1.0,)}
 
 NETWORKS: dict[str, NetworkRow] = {
@@ -14,7 +14,7 @@ NETWORKS: dict[str, NetworkRow] = {
     "osp_odvae_v12": NetworkRow(cls="osp:ODVAE", tiny=_TINY),
     "medvae_4x": NetworkRow(cls="medvae:MedVAE", tiny=_MEDVAE_TINY),
     "medvae_8x": NetworkRow(
-        cls="medvae:MedVAE", config={"widths": (128, 256, 512, 512)}, tiny={**_MEDVAE_TINY, "widths": (4, 4, 4, 4)}
+        cls="medvae:MedVAE", config={"widths": (128, 256, 512, 512)}, tiny={**_MEDVAE_TINY, "widths": (2, 2, 2, 2)}
     ),
 }
 
