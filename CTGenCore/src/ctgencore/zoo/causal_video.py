@@ -1,4 +1,4 @@
-"""WF-VAE and IV-VAE: rows and their networks."""
+"""WF-VAE: rows and their networks."""
 
 from __future__ import annotations
 
