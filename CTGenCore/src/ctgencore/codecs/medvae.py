@@ -21,7 +21,7 @@ class MedVAECodec(Codec):
 
     def _configure(self, network: Any) -> None:
         self.stride_zyx = (2 ** (len(network.config.widths) - 1),) * 3
-        self.bytes_per_voxel = 55.0 * network.config.widths[0]
+        self.bytes_per_voxel = 38.0 * network.config.widths[0]  # measured: 4204 (4x), 4759 (8x)
 
     def _encode(self, x_BCZYX: Tensor, state: State, *, first: bool) -> Tensor:
         mean, deviation = self.network.moments(x_BCZYX)

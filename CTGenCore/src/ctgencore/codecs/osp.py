@@ -18,7 +18,7 @@ class ODVAECodec(Codec):
     has_posterior = True
 
     def _configure(self, network: Any) -> None:
-        self.bytes_per_voxel = 55.0 * network.config.widths[0]
+        self.bytes_per_voxel = 47.0 * network.config.widths[0]  # measured: 5894 at width 128
         self.latent_std = network.config.latents_std
 
     def _grey_weights(self) -> list[GreyWeight]:
