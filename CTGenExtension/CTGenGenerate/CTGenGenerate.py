@@ -84,7 +84,7 @@ class CTGenGenerateParameterNode:
     referenceVolume - Volume whose grid the result gets; none: that of the segmentation.
     spacingIn, spacingBetween - Distance of pixels and of slices in mm; 0: as the grid has it.
     report - Text to draw.
-    model, seed, variants, steps, guidance, solver, tries, device - See the engine's GenerateOptions.
+    model, seed, variants, steps, guidance, solver, tries, draft, device - See the engine's GenerateOptions.
     editVolume, editRegion, editSegment - CT to change, and the segment where.
     strength, feather, editDifference - See the engine's EditOptions.
     factor - What differs between A and B of a what-if pair.
@@ -106,6 +106,7 @@ class CTGenGenerateParameterNode:
     guidance: Annotated[float, WithinRange(0, 20)] = 1.0
     solver: Annotated[str, Choice(SOLVERS)] = "ddim"
     tries: Annotated[int, WithinRange(1, 10)] = 1
+    draft: bool = True
     device: str = "auto"
     editVolume: vtkMRMLScalarVolumeNode
     editRegion: vtkMRMLSegmentationNode

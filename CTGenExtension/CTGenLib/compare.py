@@ -31,12 +31,14 @@ class CompareLayout:
         manager = slicer.app.layoutManager()
         return manager is not None and manager.layout == LAYOUT
 
-    def show(self, volumes: Sequence, chart=None) -> None:
+    def show(self, volumes: Sequence, chart=None, columns: int = 0, stay: bool = False) -> None:
         """Show the volumes.
 
         Args:
             volumes: up to MOST nodes, in reading order.
             chart: vtkMRMLPlotChartNode, or None.
+            columns: views in a row; 0: as many as look good.
+            stay: where the views look at is kept if they are on already; else all of the volumes is shown.
         """
         manager = slicer.app.layoutManager()
         if manager is None or not (volumes or chart):
@@ -44,22 +46,26 @@ class CompareLayout:
         node = manager.layoutLogic().GetLayoutNode()
         if not self.shown:
             self._before = manager.layout
-        text = description(len(volumes), chart is not None)
-        if node.IsLayoutDescription(LAYOUT):
-            node.SetLayoutDescription(LAYOUT, text)
-        else:
-            node.AddLayoutDescription(LAYOUT, text)
-        manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutNone)  # else a changed description would not be seen
-        manager.setLayout(LAYOUT)
-        for number, volume in enumerate(volumes, 1):
-            logic = manager.sliceWidget(VIEW.format(number=number)).sliceLogic()
+        text = description(len(volumes), chart is not None, columns)
+        same = self.shown and node.GetLayoutDescription(LAYOUT) == text
+        if not same:
+            if node.IsLayoutDescription(LAYOUT):
+                node.SetLayoutDescription(LAYOUT, text)
+            else:
+                node.AddLayoutDescription(LAYOUT, text)
+            manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutNone)  # else a changed description is not seen
+            manager.setLayout(LAYOUT)
+        logics = [manager.sliceWidget(VIEW.format(number=number + 1)).sliceLogic() for number in range(len(volumes))]
+        for logic in logics:  # a linked view would hand its volumes on
+            logic.GetSliceCompositeNode().SetLinkedControl(0)
+        for logic, volume in zip(logics, volumes, strict=True):
             composite = logic.GetSliceCompositeNode()
             composite.SetBackgroundVolumeID(volume.GetID())
             composite.SetForegroundVolumeID(None)
             composite.SetLabelVolumeID(None)
-            logic.FitSliceToAll()
-        for number in range(1, len(volumes) + 1):  # linked last: a linked view hands its volumes on
-            logic = manager.sliceWidget(VIEW.format(number=number)).sliceLogic()
+            if not (same and stay):
+                logic.FitSliceToAll()
+        for logic in logics:
             logic.GetSliceCompositeNode().SetLinkedControl(1)
         if chart is not None:
             slicer.mrmlScene.GetSingletonNode(PLOT, "vtkMRMLPlotViewNode").SetPlotChartNodeID(chart.GetID())
@@ -70,9 +76,9 @@ class CompareLayout:
             slicer.app.layoutManager().setLayout(self._before)
 
 
-def description(count: int, plot: bool = False) -> str:
-    """The layout's XML: up to three views in a row, more in two rows; then the plot."""
-    columns = max(1, count if count <= 3 else math.ceil(count / 2))
+def description(count: int, plot: bool = False, columns: int = 0) -> str:
+    """The layout's XML: up to three views in a row, more in two rows, if not told otherwise; then the plot."""
+    columns = columns or max(1, count if count <= 3 else math.ceil(count / 2))
     rows = []
     for first in range(1, count + 1, columns):
         cells = "".join(_view(number) for number in range(first, min(first + columns, count + 1)))

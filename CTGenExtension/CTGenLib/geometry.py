@@ -15,7 +15,7 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
-TOLERANCE_MM = 1e-4  # NRRD keeps all digits: 1e-12 was measured; a wrong grid is off by a voxel's fraction
+TOLERANCE_MM = 1e-3  # NRRD: 1e-12 was measured; NIfTI, in float32: 2e-4; a wrong grid is off by a voxel's fraction
 SHEAR_TOLERANCE = 1e-4  # cosine between two axes; the engine's own limit
 
 

@@ -27,12 +27,8 @@ def addResult(node, inputVolume, record: str, name: str, replaced=None, differen
         The node in the scene.
     """
     scene = slicer.mrmlScene
-    if scene.GetNodeByID(inputVolume.GetID() or "") is inputVolume:
-        matrix = vtk.vtkMatrix4x4()  # the input's own grid and transform, so that both move together
-        inputVolume.GetIJKToRASMatrix(matrix)
-        node.SetIJKToRASMatrix(matrix)
-        node.SetAndObserveTransformNodeID(inputVolume.GetTransformNodeID())
-    if replaced is not None and scene.GetNodeByID(replaced.GetID() or "") is replaced:
+    moveWith(node, inputVolume)
+    if replaced is not None and isInScene(replaced):
         matrix = vtk.vtkMatrix4x4()
         node.GetIJKToRASMatrix(matrix)
         with slicer.util.NodeModify(replaced):
@@ -48,6 +44,20 @@ def addResult(node, inputVolume, record: str, name: str, replaced=None, differen
     _describe(node, inputVolume, record, difference)
     _placeUnder(node, inputVolume)
     return node
+
+
+def isInScene(node) -> bool:
+    """Whether a node is in the scene: the user may have removed it."""
+    return slicer.mrmlScene.GetNodeByID(node.GetID() or "") is node
+
+
+def moveWith(node, inputVolume) -> None:
+    """Give a detached result its input's own grid and transform, if that is still there, so that both move together."""
+    if isInScene(inputVolume):
+        matrix = vtk.vtkMatrix4x4()
+        inputVolume.GetIJKToRASMatrix(matrix)
+        node.SetIJKToRASMatrix(matrix)
+        node.SetAndObserveTransformNodeID(inputVolume.GetTransformNodeID())
 
 
 def _display(node, inputVolume, difference: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 import numpy as np
 import slicer
 import vtk
-from slicer import vtkMRMLScalarVolumeNode
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLTableNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
@@ -29,9 +29,14 @@ try:
 except ModuleNotFoundError:  # run from the source tree, where the library lies beside the module's folder
     sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from CTGenLib import geometry, job, result
+from CTGenLib import geometry
 from CTGenLib.engine import EngineCheck
 from CTGenLib.sections import EngineSection, RunSection, duration, fillBox
+from CTGenReconstructLib import table
+from CTGenReconstructLib.codecTable import CodecTable, about
+from CTGenReconstructLib.comparisonSection import ComparisonSection
+from CTGenReconstructLib.logic import ReconstructionLogic
+from CTGenReconstructLib.problems import COMPARE, ONE
 
 WINDOWS = ("wide", "soft", "lung", "custom")
 
@@ -50,6 +55,8 @@ class CTGenReconstruct(ScriptedLoadableModule):
 input's grid and Hounsfield units and keeps a record of how it was made. For research; not for diagnosis.</p>
 <p><b>Steps</b>: 1. Choose a CT volume. 2. Choose a codec; 'embedded' needs no download. 3. Click Apply. The result
 appears under the input in the Data module.</p>
+<p>The tab <b>Compare</b> runs several codecs on the same CT and shows numbers, reconstructions and differences side by
+side.</p>
 <p>The computation runs in a process of its own. If the line under Engine is not green, open that section: it says what
 is missing.</p>
 """) + self.getDefaultModuleDocumentationLink()  # fmt: skip
@@ -78,6 +85,8 @@ class CTGenReconstructParameterNode:
     calibrate - Fit gain and offset in HU to the input.
     outputVolume - Volume to fill; none: a new one for every run.
     difference - Also make output minus input.
+    comparedCodecs - Names of the codecs to compare, with spaces between.
+    comparison - Table of the comparison that is shown.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
@@ -90,6 +99,8 @@ class CTGenReconstructParameterNode:
     calibrate: bool = False
     outputVolume: vtkMRMLScalarVolumeNode
     difference: bool = False
+    comparedCodecs: str = "embedded dct16"
+    comparison: vtkMRMLTableNode
 
 
 class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -101,6 +112,8 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = None
         self.runSection = None
         self.engineSection = None
+        self.codecTable = None
+        self.comparisonSection = None
         self._parameterNode = None
         self._parameterNodeGuiTag = None
         self._filling = False
@@ -131,8 +144,11 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.codecBox.connect("currentIndexChanged(int)", self._onChoice)
         self.ui.windowBox.connect("currentIndexChanged(int)", self._onChoice)
         self.ui.deviceBox.connect("currentIndexChanged(int)", self._onChoice)
+        self.ui.tabs.connect("currentChanged(int)", lambda index: self.updateGui())
         self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
         self.runSection = RunSection(self.ui, self.logic)
+        self.codecTable = CodecTable(self.ui, self._onCodecs)
+        self.comparisonSection = ComparisonSection(self.ui, self.runSection)
         self.engineSection = EngineSection(
             self.ui, self.resourcePath("requirements.txt"), self.runSection, self.updateGui
         )
@@ -160,6 +176,7 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneStartClose(self, caller, event):
         """The input goes away: the job has no use any more."""
+        self.comparisonSection.forget()
         if self.logic.running:
             self.logic.stopNow()
             self._showIdle(_("Stopped, because the scene was closed."))
@@ -184,7 +201,9 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.updateGui)
         self._parameterNode = parameterNode
-        if self._parameterNode is not None:
+        if self._parameterNode is None:
+            self.comparisonSection.show(None)
+        else:
             self._parameterNodeGuiTag = self._parameterNode.connectGui(self.ui)
             self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.updateGui)
             self.updateGui()
@@ -201,6 +220,10 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 if box.currentIndex >= 0:
                     setattr(self._parameterNode, name, box.itemData(box.currentIndex))
 
+    def _onCodecs(self, names):
+        if self._parameterNode is not None:
+            self._parameterNode.comparedCodecs = " ".join(names)
+
     # What the panel shows
 
     def updateGui(self, caller=None, event=None):
@@ -216,9 +239,10 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         custom = node.window == "custom"
         self.ui.customLabel.setVisible(custom)
         self.ui.customRange.setVisible(custom)
-        self.ui.codecInfoLabel.text = self._codecInfo(node.codec)
         row = self.engine.codec(node.codec) if self.engine else None
+        self.ui.codecInfoLabel.text = about(row)
         self.ui.triplanarBox.enabled = bool(node.triplanar or row is None or row["is_2d"])
+        self.codecTable.show(self.engine.codecs if self.engine else [], node.comparedCodecs.split())
         self.engineSection.show(self.logic.running)
         self._showButtons()
 
@@ -229,44 +253,43 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             for row in rows
         ]
 
-    def _codecInfo(self, name):
-        row = self.engine.codec(name) if self.engine else None
-        if row is None:
-            return _("Details appear when the engine has been checked.")
-        text = _("{description} License: {license}.").format(description=row["description"], license=row["license"])
-        return text if row["available"] else f"{text}\n{row['why']}"
-
     def _showButtons(self):
-        running = self.logic.running
-        for widget in (self.ui.inputsButton, self.ui.methodButton, self.ui.outputsButton):
+        ui, running, what = self.ui, self.logic.running, self.ui.tabs.currentIndex
+        for widget in (ui.inputsButton, ui.tabs, ui.methodButton):
             widget.enabled = not running
+        ui.comparisonButton.setVisible(what == COMPARE and ui.comparisonSelector.nodeCount() > 0)
+        self.comparisonSection.show(self._parameterNode.comparison)
         if running:
             cancelling = self.logic.job.cancelling
-            self.ui.applyButton.enabled = True
-            self.ui.applyButton.text = _("Stop now") if cancelling else _("Cancel")
-            self.ui.applyButton.toolTip = (
-                _("Stop the engine without waiting for it") if cancelling else _("Stop; no volume will be added")
-            )
+            stop = _("Stop; no volume will be added") if what == ONE else _("Stop; codecs that are done stay")
+            ui.applyButton.enabled = True
+            ui.applyButton.text = _("Stop now") if cancelling else _("Cancel")
+            ui.applyButton.toolTip = _("Stop the engine without waiting for it") if cancelling else stop
             return
         problem = _("Waiting for the engine.") if self.engineSection.checking else ""
-        problem = problem or self.logic.problem(self._parameterNode, self.engine)
-        self.ui.applyButton.text = _("Apply")
-        self.ui.applyButton.enabled = not problem
-        self.ui.applyButton.toolTip = problem or _("Reconstruct the volume")
-        self.ui.hintLabel.text = problem
-        self.ui.hintLabel.setVisible(bool(problem))
+        problem = problem or self.logic.problem(self._parameterNode, self.engine, what)
+        ui.applyButton.text = _("Apply") if what == ONE else _("Compare")
+        ui.applyButton.enabled = not problem
+        ready = _("Reconstruct the volume") if what == ONE else _("Reconstruct the volume with every codec checked")
+        ui.applyButton.toolTip = problem or ready
+        ui.hintLabel.text = problem
+        ui.hintLabel.setVisible(bool(problem))
 
     # Running
 
     def onApplyButton(self):
-        """Apply, or Cancel while a job runs."""
+        """Apply or Compare, or Cancel while a job runs."""
         if self.logic.running:
             self.logic.job.cancel()
             self._showButtons()
             return
         self.ui.logText.clear()
+        node, run = self._parameterNode, self.runSection
         try:
-            self.logic.start(self._parameterNode, self.engine, self.runSection.hear, self.runSection.log, self._onEnd)
+            if self.ui.tabs.currentIndex == COMPARE:
+                self.logic.startComparison(node, self.engine, run.hear, run.log, self._onRow, self._onEndOfComparison)
+            else:
+                self.logic.start(node, self.engine, run.hear, run.log, self._onEnd)
         except (ValueError, OSError) as error:
             self.runSection.log(str(error))
             self.runSection.say(str(error), failed=True)
@@ -286,6 +309,26 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 message += " " + _("PSNR {psnr:.1f} dB.").format(psnr=metrics["psnr"])
         else:
             message = outcome.message
+        self._showEnd(outcome, message)
+
+    def _onRow(self, comparison):
+        if self._parameterNode is not None:
+            self.comparisonSection.show(self._parameterNode.comparison)
+        if len(comparison.done) == 1:
+            self.comparisonSection.select(comparison.done[0])
+
+    def _onEndOfComparison(self, outcome, comparison):
+        message = outcome.message
+        if outcome.kind == "done":
+            message = _("Done in {time}.").format(time=duration(float(outcome.result.get("seconds", 0))))
+            message += " " + table.summary(comparison.rows)
+            if comparison.failed:
+                message += " " + _("Failed: {codecs}; see below.").format(codecs=", ".join(comparison.failed))
+        elif comparison.done:
+            message += " " + _("Kept: {codecs}.").format(codecs=", ".join(comparison.done))
+        self._showEnd(outcome, message)
+
+    def _showEnd(self, outcome, message):
         if outcome.kind != "failed":  # the job has logged its own failure
             self.runSection.log(message)
         self._showIdle(message, failed=outcome.kind == "failed")
@@ -297,132 +340,16 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._showButtons()
 
 
-class CTGenReconstructLogic(ScriptedLoadableModuleLogic):
-    """Runs reconstructions; works without the panel."""
+class CTGenReconstructLogic(ScriptedLoadableModuleLogic, ReconstructionLogic):
+    """Runs reconstructions and comparisons; works without the panel."""
 
     def __init__(self):
         ScriptedLoadableModuleLogic.__init__(self)
-        self.job = None
-        self.failedFolder = ""
+        ReconstructionLogic.__init__(self)
 
     def getParameterNode(self):
         """The scene's parameter node, typed."""
         return CTGenReconstructParameterNode(super().getParameterNode())
-
-    @property
-    def running(self):
-        """Whether a job runs."""
-        return self.job is not None and self.job.running
-
-    @staticmethod
-    def options(parameterNode):
-        """The parameters as the engine's ReconstructOptions."""
-        window = parameterNode.window
-        if window == "custom":
-            window = f"{parameterNode.customLow} {parameterNode.customHigh}"
-        return {
-            "codec": parameterNode.codec,
-            "window": window,
-            "device": parameterNode.device,
-            "triplanar": parameterNode.triplanar,
-            "calibrate": parameterNode.calibrate,
-        }
-
-    @staticmethod
-    def problem(parameterNode, engine):
-        """Why a run is not possible now; empty when it is."""
-        volume = parameterNode.inputVolume
-        if volume is None:
-            return _("Choose a CT volume.")
-        try:
-            geometry.checkExportable(volume)
-        except geometry.GeometryError as error:
-            return str(error)
-        if parameterNode.outputVolume is volume:
-            return _("The output must not be the input.")
-        if parameterNode.window == "custom" and parameterNode.customLow >= parameterNode.customHigh:
-            return _("The window's lower end must be below its upper end.")
-        if engine is None or engine.torch is None:
-            return _("The engine is not ready; see Engine below.")
-        codec = engine.codec(parameterNode.codec)
-        if codec is None:
-            return _("The engine does not know the codec '{name}'.").format(name=parameterNode.codec)
-        if not codec["available"]:
-            return _("The codec '{name}' is not installed.").format(name=parameterNode.codec)
-        if parameterNode.triplanar and not codec.get("is_2d"):
-            return _("Triplanar works with 2D codecs; '{name}' is 3D.").format(name=parameterNode.codec)
-        return ""
-
-    def start(self, parameterNode, engine, onEvent=None, onLog=None, onEnd=None):
-        """Start a job and return.
-
-        Args:
-            parameterNode: what to do.
-            engine: from EngineCheck.
-            onEvent: called with the engine's events.
-            onLog: called with lines of text.
-            onEnd: called with the Outcome and the list of new nodes.
-
-        Raises:
-            ValueError: what problem() says; a GeometryError is one.
-            OSError: the engine cannot be started.
-        """
-        if self.running:
-            raise ValueError(_("A reconstruction is running already."))
-        problem = self.problem(parameterNode, engine)
-        if problem:
-            raise ValueError(problem)
-        self._forgetFailure()
-        inputVolume, replaced = parameterNode.inputVolume, parameterNode.outputVolume
-        self.job = job.ReconstructionJob(
-            engine.interpreter,
-            inputVolume,
-            self.options(parameterNode),
-            parameterNode.difference,
-            onEvent or (lambda event: None),
-            onLog or (lambda text: None),
-            lambda outcome: self._end(outcome, inputVolume, replaced, onEnd or (lambda outcome, nodes: None)),
-        )
-
-    def stopNow(self):
-        """End a running job at once; nothing is added."""
-        if self.running:
-            self.job.stopNow()
-        self._forgetFailure()
-
-    def _forgetFailure(self):
-        if self.failedFolder:
-            self.job.removeFolder()
-        self.failedFolder = ""
-
-    def _end(self, outcome, inputVolume, replaced, onEnd):
-        nodes = []
-        if outcome.kind == "done":
-            try:
-                nodes = self._addResults(outcome, inputVolume, replaced)
-            except geometry.GeometryError as error:
-                outcome = job.Outcome("failed", str(error))
-                self.job.log(outcome.message)
-        if outcome.kind == "failed":
-            self.job.removeVolumes()
-            self.failedFolder = self.job.folder
-        else:
-            self.job.removeFolder()
-        onEnd(outcome, nodes)
-
-    def _addResults(self, outcome, inputVolume, replaced):
-        """Read everything and check it before anything is added."""
-        outputs, grid = outcome.result["outputs"], self.job.grid
-        output = geometry.readVolume(outputs["volume"], grid)
-        difference = geometry.readVolume(outputs["difference"], grid) if "difference" in outputs else None
-        name = f"{inputVolume.GetName()} {self.job.options['codec']}"
-        nodes = [result.addResult(output, inputVolume, outcome.record, name, replaced)]
-        if difference is not None:
-            name = _("{name} difference").format(name=nodes[0].GetName())
-            nodes.append(result.addResult(difference, inputVolume, outcome.record, name, difference=True))
-        if slicer.app.layoutManager() is not None:
-            slicer.util.setSliceViewerLayers(background=inputVolume, foreground=nodes[0], foregroundOpacity=1.0)
-        return nodes
 
 
 class CTGenReconstructTest(ScriptedLoadableModuleTest):

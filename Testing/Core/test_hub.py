@@ -46,7 +46,9 @@ def two_file_row(folder: Path) -> CodecRow:
         torch.save({"0.weight": torch.full((2,), float(value))}, path)
         checksum = hub.sha256(path)
         files.append(WeightFile(filename=path.name, prefix=f"{part}.", sha256=checksum))
-    return CodecRow(name="two", title="", description="", codec="", weights=tuple(files), license="MIT", source="there")
+    facts = {"stride_zyx": (1, 1, 1), "latent_channels": 1, "tested": "contract"}
+    about = {"title": "", "description": "", "codec": "", "license": "MIT", "source": "there"}
+    return CodecRow(name="two", weights=tuple(files), **about, **facts)
 
 
 def test_cache_is_ctgen_home_else_below_home(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CTGenCore" / "README.md", *(ROOT / "CTGenCore" / "docs").glob("*.md")])
 COMMANDS = [
     *("info", "download", "reconstruct", "generate", "edit", "evaluate", "labels", "phantom", "verify", "env", "demo"),
-    *("train", "study", "report", "run", "worker"),
+    *("plan", "train", "study", "report", "run", "worker"),
 ]
 
 

@@ -30,6 +30,7 @@ ALLOWED = {
     "CTGenLib",
     "CTGenEvaluateLib",
     "CTGenGenerateLib",
+    "CTGenReconstructLib",
 } | set(sys.stdlib_module_names)
 INPUTS = {"QComboBox", "QSpinBox", "QDoubleSpinBox", "QCheckBox", "QPushButton", "QLineEdit", "qMRMLNodeComboBox",
           "ctkPathLineEdit", "QPlainTextEdit", "QTableWidget", "QToolButton"}  # fmt: skip

@@ -2,80 +2,118 @@
 
     python Testing/bench/codecs.py                       # 65x256x256 on this CPU, those that take less than a minute
     python Testing/bench/codecs.py --slab                # one slab of 64x64: bytes per voxel, for `bytes_per_voxel`
+    python Testing/bench/codecs.py --growth              # memory with 257 slices against 65
     python Testing/bench/codecs.py --device cuda --dtype bfloat16 --shape 129 512 512
 
-Every codec runs in a process of its own. Peak is what was added to the process (CPU) or allocated (GPU, with weights).
-A codec whose 17x64x64 trial says that it would take longer than ``--limit`` seconds is left out, and the table says so.
+Every measurement has a process of its own. Peak is what the process grew by (CPU) or what was allocated, weights
+included (GPU). "Plain" is the library's own class in the same run: ``encode`` and ``decode`` of the whole volume, RGB,
+for the codecs whose network is diffusers' or MONAI's. A codec whose 17x64x64 trial says that it would take longer than
+``--limit`` seconds is left out, and the table says so.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-from ctgencore.codecs.base import Codec, SlabPlan
+from ctgencore.codecs.base import Codec
+from ctgencore.codecs.plan import SlabPlan, slabs
 from ctgencore.intensity import WINDOWS
-from ctgencore.zoo import CODECS, build_network, load_class
+from ctgencore.runtime import PeakMemory
+from ctgencore.zoo import CODECS, NETWORKS
 
 TRIAL = (17, 64, 64)
+FEW, MANY = 65, 257  # slices, of --growth
+EDGE = 64  # voxels in plane of --growth and --slab, at least four latents
 
 
-def build(name: str, device: str, dtype: str) -> Codec:
-    """The codec at its published size, random weights, grey."""
-    row = CODECS[name]
-    torch.manual_seed(0)
-    network = build_network(row.network) if row.network else None
-    codec: Codec = load_class("codecs", row.codec)(row, network)
-    codec.fold_grey()
-    return codec.to(device, dtype=dtype)
+def has_peer(name: str) -> bool:
+    """Whether the codec's network is a library's class with our names for its methods."""
+    network = CODECS[name].network
+    return network is not None and NETWORKS[network].cls.startswith("library:")
 
 
-def peak(device: str) -> int:
-    """Bytes: of this process so far, or allocated on the GPU since the last reset."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def timed(work: Callable[[], Any], device: torch.device) -> dict[str, float]:
+    """Seconds and bytes of work, after which nothing is pending on the device."""
+    with PeakMemory(device) as peak:
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - started
+    return {"seconds": seconds, "bytes": peak.bytes}
 
 
-def run(codec: Codec, shape: tuple[int, int, int], device: str) -> tuple[float, int]:
-    """Seconds, and bytes that were added."""
-    hu = np.random.default_rng(0).uniform(-1000, 1000, shape).astype(np.float32)
-    before = 0
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        before = peak(device)
-    started = time.perf_counter()
-    codec.reconstruct_hu(hu, WINDOWS["wide"])
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return time.perf_counter() - started, peak(device) - before
+def random_hu(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(0).uniform(-1000, 1000, shape).astype(np.float32)
+
+
+@torch.inference_mode()
+def plain(codec: Codec, hu: np.ndarray) -> np.ndarray:
+    """The network on the whole volume, filled up to a length and a size that it takes."""
+    stop = slabs(codec, len(hu), codec.stride_zyx[0])[-1].stop
+    pad = [(0, stop - len(hu)), *((0, -n % s) for n, s in zip(hu.shape[1:], codec.stride_zyx[1:], strict=True))]
+    low, high = codec.unit_range
+    x = torch.from_numpy(np.pad(hu, pad, mode="edge")).to(codec.device).clamp(-1000, 1000) / 1000
+    x = ((x + 1) / 2 * (high - low) + low).to(codec.dtype)[None, None].expand(-1, codec.channels, -1, -1, -1)
+    y = codec.network.decode(codec.network.encode(x))
+    return y.float().mean(dim=1)[0].cpu().numpy()
 
 
 def measure(
-    name: str, device: str, dtype: str, shape: tuple[int, int, int], limit: float, slab: bool
+    name: str, way: str, device: str, dtype: str, shape: tuple[int, int, int], limit: float, threads: int
 ) -> dict[str, float]:
-    """One codec."""
-    codec = build(name, device, dtype)
-    if slab:
+    """One codec in one way: ``run``, ``plain`` or ``slab``."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    codec = Codec.without_weights(name, random=True, grey=way != "plain").to(device, dtype=dtype)
+    if way == "slab":
         slices = codec.window or (2 * codec.stride_zyx[0] + 1 if codec.stride_zyx[0] > 1 else 8)
-        edge = max(64, 4 * codec.stride_zyx[1])
+        edge = max(EDGE, 4 * codec.stride_zyx[1])
         codec.plan = lambda shape, memory=None: SlabPlan(slices, None, 0)  # type: ignore[method-assign]
-        seconds, added = run(codec, (slices, edge, edge), device)
-        return {"seconds": seconds, "bytes": added, "per_voxel": added / (slices * edge * edge)}
-    trial = run(codec, TRIAL, device)[0]
-    scale = np.prod(shape) / np.prod(TRIAL)
-    if trial * scale > 1.5 * limit:
-        return {"expected": trial * scale}
-    seconds, added = run(codec, shape, device)
-    return {"seconds": seconds, "bytes": added}
+        hu = random_hu((slices, edge, edge))
+        codec.reconstruct_hu(hu, WINDOWS["wide"])
+        found = timed(lambda: codec.reconstruct_hu(hu, WINDOWS["wide"]), codec.device)
+        return {**found, "per_voxel": found["bytes"] / hu.size}
+    work = plain if way == "plain" else lambda codec, hu: codec.reconstruct_hu(hu, WINDOWS["wide"])
+    small, whole = random_hu(TRIAL), random_hu(shape)
+    work(codec, small)
+    expected = timed(lambda: work(codec, small), codec.device)["seconds"] * whole.size / small.size
+    if expected > 1.5 * limit:
+        return {"expected": expected}
+    return timed(lambda: work(codec, whole), codec.device)
+
+
+def alone(name: str, way: str, shape: tuple[int, ...], options: dict[str, Any]) -> dict[str, float] | str:
+    """The measurement in a process of its own; words if there is none."""
+    given = json.dumps({"name": name, "way": way, "shape": shape, **options})
+    done = subprocess.run([sys.executable, __file__, "--one", given], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        return f"failed ({done.returncode})"
+    found = json.loads(done.stdout.splitlines()[-1])
+    return f"left out: about {found['expected']:.0f} s expected" if "expected" in found else found
+
+
+def cells(found: dict[str, float] | str) -> str:
+    """Seconds and MiB as two cells of a table."""
+    return f"{found} | |" if isinstance(found, str) else f"{found['seconds']:.1f} | {found['bytes'] / 2**20:.0f} |"
+
+
+def grown(name: str, options: dict[str, Any]) -> str:
+    """The line of --growth: the output volume, which grows with the scan, is taken off both."""
+    edge = max(EDGE, 4 * Codec.without_weights(name).stride_zyx[1])
+    found = [alone(name, "run", (slices, edge, edge), options) for slices in (FEW, MANY)]
+    if isinstance(found[0], str) or isinstance(found[1], str):
+        return f"| {name} | {edge} | {next(each for each in found if isinstance(each, str))} | | |"
+    few, many = (f["bytes"] - 4 * n * edge * edge for f, n in zip(found, (FEW, MANY), strict=True))
+    return f"| {name} | {edge} | {few / 2**20:.1f} | {many / 2**20:.1f} | {100 * (many / few - 1):+.0f} % |"
 
 
 def main() -> None:
@@ -85,29 +123,34 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--shape", type=int, nargs=3, default=[65, 256, 256], metavar=("Z", "Y", "X"))
     parser.add_argument("--limit", type=float, default=60.0, help="seconds")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--slab", action="store_true")
+    parser.add_argument("--growth", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        given = json.loads(arguments.one)
-        print(json.dumps(measure(**given)))
+        print(json.dumps(measure(**json.loads(arguments.one))))
         return
-    options = {key: getattr(arguments, key) for key in ("device", "dtype", "shape", "limit", "slab")}
-    size = "one slab" if arguments.slab else "x".join(map(str, arguments.shape))
-    print(f"{size}, {arguments.device}, {arguments.dtype}, {torch.get_num_threads()} threads\n")
-    print("| codec | s | peak MiB | bytes per voxel |\n|---|---|---|---|")
-    for name in arguments.names or CODECS:
-        line = [sys.executable, __file__, "--one", json.dumps({"name": name, **options})]
-        done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
-        if done.returncode:
-            print(f"| {name} | failed ({done.returncode}) | | |", flush=True)
-            continue
-        row = json.loads(done.stdout.splitlines()[-1])
-        if "expected" in row:
-            print(f"| {name} | left out: about {row['expected']:.0f} expected | | |", flush=True)
-            continue
-        per_voxel = f"{row['per_voxel']:.0f}" if "per_voxel" in row else ""
-        print(f"| {name} | {row['seconds']:.1f} | {row['bytes'] / 2**20:.0f} | {per_voxel} |", flush=True)
+    options = {key: getattr(arguments, key) for key in ("device", "dtype", "limit", "threads")}
+    shape = tuple(arguments.shape)
+    names = arguments.names or list(CODECS)
+    print(f"{arguments.device}, {arguments.dtype}, {arguments.threads} CPU threads\n")
+    if arguments.growth:
+        print(f"| codec | plane | MiB, {FEW} slices | MiB, {MANY} slices | growth |\n|---|---|---|---|---|")
+        for name in names:
+            print(grown(name, options), flush=True)
+    elif arguments.slab:
+        print("| codec | bytes per voxel | declared |\n|---|---|---|")
+        for name in names:
+            found = alone(name, "slab", shape, options)
+            measured = found if isinstance(found, str) else f"{found['per_voxel']:.0f}"
+            print(f"| {name} | {measured} | {Codec.without_weights(name).bytes_per_voxel:.0f} |", flush=True)
+    else:
+        print(f"{'x'.join(map(str, shape))}\n")
+        print("| codec | s | peak MiB | plain: s | peak MiB |\n|---|---|---|---|---|")
+        for name in names:
+            peer = cells(alone(name, "plain", shape, options)) if has_peer(name) else "| |"
+            print(f"| {name} | {cells(alone(name, 'run', shape, options))} {peer}", flush=True)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,9 @@ def calibrated(output: Volume, reference: Volume) -> Volume:
     """What ``--calibrate`` does to a finished pass."""
     window = Window.parse("wide")
     gain, offset = fit_affine(output.voxels, reference.voxels, window)
-    return output.with_voxels(np.rint(apply_affine(output.voxels, gain, offset, window)))
+    hu = output.voxels.copy()
+    apply_affine(hu, gain, offset, window)
+    return output.with_voxels(np.rint(hu))
 
 
 def measure(case: str, volume: Volume, name: str, codec: Codec, options: ReconstructOptions) -> list[dict]:

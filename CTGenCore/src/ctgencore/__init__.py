@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .generators.base import Generator
     from .io import read, read_labels
     from .provenance import RunRecord, verify
+    from .tasks.compare import CompareOptions, Comparison, compare
+    from .tasks.draft import Draft, draft_diseases
     from .tasks.edit import EditOptions, edit
     from .tasks.evaluate import EvaluateOptions, evaluate
     from .tasks.evaluate_results import Evaluation
@@ -34,6 +36,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "CTGenError": "errors",
     "Codec": "codecs.base",
+    "CompareOptions": "tasks.compare",
+    "Comparison": "tasks.compare",
+    "Draft": "tasks.draft",
     "EditOptions": "tasks.edit",
     "EvaluateOptions": "tasks.evaluate",
     "Evaluation": "tasks.evaluate_results",
@@ -43,6 +48,8 @@ _HOMES = {
     "ReconstructOptions": "tasks.reconstruct",
     "RunRecord": "provenance",
     "Volume": "volume",
+    "compare": "tasks.compare",
+    "draft_diseases": "tasks.draft",
     "edit": "tasks.edit",
     "evaluate": "tasks.evaluate",
     "generate": "tasks.generate",
@@ -55,6 +62,9 @@ _HOMES = {
 __all__ = [
     "CTGenError",
     "Codec",
+    "CompareOptions",
+    "Comparison",
+    "Draft",
     "EditOptions",
     "EvaluateOptions",
     "Evaluation",
@@ -65,6 +75,8 @@ __all__ = [
     "RunRecord",
     "Volume",
     "__version__",
+    "compare",
+    "draft_diseases",
     "edit",
     "evaluate",
     "generate",

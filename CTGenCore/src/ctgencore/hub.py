@@ -47,15 +47,40 @@ def missing_files(row: Row) -> list[WeightFile]:
 
 
 def installed(name: str) -> Path | None:
-    """The folder that holds all weights of the codec, generator or extractor, or None while any is missing.
+    """The folder that holds all weights of the codec, generator or extractor, or None while anything is missing.
 
     Raises:
         InputError: unknown name.
     """
     row = find(name)
-    if missing_files(row):
+    if why_unavailable(row):
         return None
     return _folder(row) if row.needs_weights else PACKAGED
+
+
+def presence(row: Row) -> str:
+    """``packaged`` (weights that come with CTGen, or none needed), ``installed`` or ``missing``."""
+    if why_unavailable(row):
+        return "missing"
+    return "installed" if row.needs_weights or row.program else "packaged"
+
+
+def origin(row: Row) -> str:
+    """Where its weights are to be had, in a few words."""
+    if row.program:
+        return "your own copy"
+    if not row.weights:
+        return "none needed"
+    if not row.needs_weights:
+        return "in CTGen"
+    repositories = dict.fromkeys(f"hf.co/{file.repo}" for file in row.weights if file.repo)
+    return ", ".join(repositories) or row.source
+
+
+def size_bytes(row: Row) -> int | None:
+    """Size of its weights on this machine, or None where any is missing, or in a program of the user's own."""
+    paths = [_path(row, file) for file in row.weights]
+    return None if row.program or missing_files(row) else sum(path.stat().st_size for path in paths if path is not None)
 
 
 def locate(name: str) -> Path:
@@ -72,6 +97,14 @@ def locate(name: str) -> Path:
 
 def why_unavailable(row: Row) -> str:
     """What is missing and how to get it; empty when it can be used."""
+    unnamed = [name for name in row.program if not Path(os.environ.get(name, "")).is_file()]
+    if unnamed:
+        values = ", ".join(f"{name} ('{os.environ[name]}')" if os.environ.get(name) else name for name in unnamed)
+        return (
+            f"{row.kind.capitalize()} '{row.name}' runs in your own copy of {row.source}, license {row.license}, which "
+            f"CTGen does not contain. Set the environment variables {row.program[0]} to a Python interpreter and "
+            f"{row.program[1]} to a script, as docs/codecs.md shows. No file yet: {values}."
+        )
     missing = missing_files(row)
     if not missing:
         return ""

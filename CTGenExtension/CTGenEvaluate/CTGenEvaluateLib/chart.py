@@ -8,6 +8,7 @@ from typing import Any
 
 import slicer
 import vtk
+from CTGenLib import tables
 from CTGenLib.compare import COLORS
 from slicer.i18n import tr as _
 
@@ -24,7 +25,7 @@ def plottable(lines: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """(title, name) of the metrics that have several regions."""
     regions: dict[str, tuple[str, int]] = {}
     for line in lines:
-        if line["region"] != ALL and math.isfinite(table.number(line["mean"])):
+        if line["region"] != ALL and math.isfinite(tables.number(line["mean"])):
             regions[line["metric"]] = (line["title"], regions.get(line["metric"], ("", 0))[1] + 1)
     return [(title, name) for name, (title, count) in regions.items() if count > 1]
 
@@ -43,9 +44,9 @@ def draw(folder, tableNode, metric: str):
     scene = slicer.mrmlScene
     colors = json.loads(tableNode.GetAttribute(COLORS_ATTRIBUTE) or "{}")
     lines = [line for line in table.read(tableNode)["summary"] if line["metric"] == metric and line["region"] != ALL]
-    lines = [line for line in lines if math.isfinite(table.number(line["mean"]))]
+    lines = [line for line in lines if math.isfinite(tables.number(line["mean"]))]
     badness = {"lower": lambda v: -v, "zero": lambda v: -abs(v)}.get(lines[0]["better"], lambda v: v)
-    lines = sorted(lines, key=lambda line: badness(table.number(line["mean"])))[:MOST]
+    lines = sorted(lines, key=lambda line: badness(tables.number(line["mean"])))[:MOST]
     chart = tableNode.GetNodeReference(REFERENCE)
     if chart is None:
         chart = slicer.vtkMRMLPlotChartNode()
@@ -60,7 +61,7 @@ def draw(folder, tableNode, metric: str):
     for place, line in enumerate(lines):
         column = vtk.vtkDoubleArray()
         column.SetName(line["region"])
-        column.InsertNextValue(table.number(line["mean"]))
+        column.InsertNextValue(tables.number(line["mean"]))
         values.AddColumn(column)
         series = slicer.vtkMRMLPlotSeriesNode()
         series.SetName(line["region"])

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import qt
+from CTGenLib import tables
 from CTGenLib.rows import Row
 from slicer.i18n import tr as _
 
@@ -99,7 +100,7 @@ def verdictText(evaluation: Mapping[str, Any]) -> str:
     for each in verdicts:
         fact = facts.get(each["metric"], {})
         title = fact.get("title", each["metric"])
-        value = table.number(each["value"])
+        value = tables.number(each["value"])
         region = each["region"] if each["region"] not in ("", "all") else ""
         number = f" {table.text(value)} {fact.get('unit', '')}".rstrip() if value == value else ""
         where = f" ({region})" if region else ""
@@ -142,5 +143,5 @@ def summaryText(evaluation: Mapping[str, Any]) -> str:
     """The first numbers of whole volumes, for the status line."""
     lines = [line for line in evaluation["summary"] if line["region"] == "all" and line["mean"] is not None][:3]
     return ", ".join(
-        f"{line['title']} {table.text(table.number(line['mean']))} {line['unit']}".strip() for line in lines
+        f"{line['title']} {table.text(tables.number(line['mean']))} {line['unit']}".strip() for line in lines
     )

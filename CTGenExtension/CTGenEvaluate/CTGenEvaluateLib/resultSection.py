@@ -8,12 +8,13 @@ from typing import Any
 
 import qt
 import slicer
+from CTGenLib import errormap
 from CTGenLib.compare import CompareLayout
 from CTGenLib.rows import Row
 from CTGenLib.sections import RunSection, fillBox
 from slicer.i18n import tr as _
 
-from . import chart, errormap, export, panel, results, table
+from . import chart, export, panel, results, table
 
 
 class ResultSection:
@@ -121,7 +122,7 @@ class ResultSection:
         self.compare.show(results.volumes(self._node), self._chart())
         errors = self._node.GetNodeReference(results.ERROR_MAP)
         if errors is not None:
-            errormap.showLegend(errors)
+            errormap.showLegend(errors, _("test - reference"))
         self._fill(False)
         self.ui.restoreButton.enabled = self.compare.shown
 

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import slicer
-from CTGenLib import geometry
+from CTGenLib import errormap, geometry, result
 from CTGenLib.runfolder import RunFolder
 from slicer.i18n import tr as _
 
-from . import chart, errormap, table
+from . import chart, table
 from .job import EvaluationJob, Pair
 
 TEST, REFERENCE, ERROR_MAP, DETAILS = "CTGen.TestVolume", "CTGen.ReferenceVolume", "CTGen.ErrorMap", "CTGen.Details"
@@ -60,7 +60,7 @@ def add(job: EvaluationJob, outcome, ids: Mapping[str, int]):
         record = {key: evaluation.get(key) for key in ("options", "versions", "created_utc")} | {"task": "evaluate"}
         record["ctgencore_version"] = evaluation["versions"].get("ctgencore", "")
         folder.addDifferenceVolume(errors, _("{name} error").format(name=name), json.dumps(record))
-        errormap.show(errors)
+        errormap.show([errors], errormap.scale([errors]))
         node.SetNodeReferenceID(ERROR_MAP, errors.GetID())
     choices = chart.plottable(lines)
     if choices:
@@ -123,5 +123,5 @@ def _addReferences(node, pair: Pair) -> None:
         (ORGANS, pair.organs),
         (TEST_ORGANS, pair.testOrgans),
     ):
-        if other is not None and slicer.mrmlScene.GetNodeByID(other.GetID() or "") is other:
+        if other is not None and result.isInScene(other):
             node.SetNodeReferenceID(role, other.GetID())

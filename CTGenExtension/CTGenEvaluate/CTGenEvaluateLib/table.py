@@ -9,17 +9,11 @@ from typing import Any
 
 import numpy as np
 import slicer
-import vtk
+from CTGenLib.tables import addNumbers, addTexts
 from slicer.i18n import tr as _
 
-DIGITS = 5  # of numbers in the table; the exports have all
 ATTRIBUTE = "CTGen.Evaluation"  # of a table: the evaluation without its rows, JSON
 PLACE = ("i", "j", "k")  # columns that are for jumping and not shown
-
-
-def number(value: float | str | None) -> float:
-    """A number of the engine's JSON: null is nan, infinities are text."""
-    return math.nan if value is None else float(value)
 
 
 def text(value: float) -> str:
@@ -49,23 +43,23 @@ def makeTable(evaluation: Mapping[str, Any], places: Sequence[tuple[int, int, in
     node.SetAttribute(ATTRIBUTE, json.dumps({key: part for key, part in evaluation.items() if key != "rows"}))
 
     node.SetUseColumnTitleAsColumnHeader(True)
-    _texts(node, "Metric", _("Metric"), [line["title"] for line in lines])
-    _texts(node, "Region", _("Region"), [line["region"] for line in lines])
-    _numbers(node, "Value", _("Mean") if several else _("Value"), [line["mean"] for line in lines])
-    _texts(node, "Unit", _("Unit"), [line["unit"] for line in lines])
-    _texts(node, "Better", _("Better"), [betterText(line["better"]) for line in lines])
+    addTexts(node, "Metric", _("Metric"), [line["title"] for line in lines])
+    addTexts(node, "Region", _("Region"), [line["region"] for line in lines])
+    addNumbers(node, "Value", _("Mean") if several else _("Value"), [line["mean"] for line in lines])
+    addTexts(node, "Unit", _("Unit"), [line["unit"] for line in lines])
+    addTexts(node, "Better", _("Better"), [betterText(line["better"]) for line in lines])
     if several:
-        _texts(node, "Cases", _("Cases"), [str(line["n"]) for line in lines])
-        _numbers(node, "SD", _("SD"), [line["sd"] for line in lines])
-        _numbers(node, "CI95Low", _("95% CI from"), [line["ci95"][0] for line in lines])
-        _numbers(node, "CI95High", _("to"), [line["ci95"][1] for line in lines])
-        _texts(node, "WorstCase", _("Worst case"), [line["worst"] for line in lines])
+        addTexts(node, "Cases", _("Cases"), [str(line["n"]) for line in lines])
+        addNumbers(node, "SD", _("SD"), [line["sd"] for line in lines])
+        addNumbers(node, "CI95Low", _("95% CI from"), [line["ci95"][0] for line in lines])
+        addNumbers(node, "CI95High", _("to"), [line["ci95"][1] for line in lines])
+        addTexts(node, "WorstCase", _("Worst case"), [line["worst"] for line in lines])
     slices = ["" if line["slice"] is None else str(line["slice"]) for line in lines]
-    _texts(node, "WorstSlice", _("Worst slice"), slices)
-    _texts(node, "Note", _("Note"), [line["note"] for line in lines])
-    _texts(node, "Recipe", _("Recipe"), [line["metric"] for line in lines])
+    addTexts(node, "WorstSlice", _("Worst slice"), slices)
+    addTexts(node, "Note", _("Note"), [line["note"] for line in lines])
+    addTexts(node, "Recipe", _("Recipe"), [line["metric"] for line in lines])
     for axis, name in enumerate(PLACE):
-        _texts(node, name, name, ["" if place is None else str(place[axis]) for place in places])
+        addTexts(node, name, name, ["" if place is None else str(place[axis]) for place in places])
     return node
 
 
@@ -113,20 +107,3 @@ def places(
                 break
         found.append((i, j, k))
     return found
-
-
-def _texts(node, name: str, title: str, values: Sequence[str]) -> None:
-    _column(node, vtk.vtkStringArray(), name, title, values)
-
-
-def _numbers(node, name: str, title: str, values: Sequence[float | str | None]) -> None:
-    rounded = [float(f"{number(value):.{DIGITS}g}") for value in values]
-    _column(node, vtk.vtkDoubleArray(), name, title, rounded)
-
-
-def _column(node, column, name: str, title: str, values: Sequence) -> None:
-    column.SetName(name)
-    for value in values:
-        column.InsertNextValue(value)
-    node.AddColumn(column)
-    node.SetColumnTitle(name, title)

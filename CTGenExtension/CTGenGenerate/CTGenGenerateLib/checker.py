@@ -55,7 +55,8 @@ class ConsistencyChecker:
             rows: segments that are used, lowest layer first.
         """
         content = segments.contentVersion(parameters.segmentation) if parameters.segmentation is not None else None
-        state = (interpreter, parameters.report, parameters.model, rows, content, gridInfo(parameters))
+        drawn = (parameters.report, parameters.draft, parameters.seed, parameters.model)
+        state = (interpreter, drawn, rows, content, gridInfo(parameters))
         if state != self._state:
             self.stop()
             self._state = state

@@ -69,7 +69,7 @@ def options(parameters, task: str) -> dict[str, Any]:
     }
     if task == "edit":
         return shared | {"strength": parameters.strength, "feather_mm": parameters.feather}
-    return shared | {"tries": parameters.tries}
+    return shared | {"tries": parameters.tries, "draft": parameters.draft}
 
 
 def targetGrid(parameters) -> Grid | None:
@@ -178,7 +178,7 @@ def planWhatIf(parameters, rows: Sequence[Row], folder: str, preview: bool) -> P
         _add(plan, parameters, masks, {}, _name(_("A"), preview))
         _add(plan, parameters, masks, {"report": parameters.otherReport.strip()}, _name(_("B"), preview))
     else:
-        _add(plan, parameters, masks.healthy(), {}, _name(_("A without diseases"), preview))
+        _add(plan, parameters, masks.healthy(), {"draft": False}, _name(_("A without diseases"), preview))
         _add(plan, parameters, masks, {}, _name(_("B with diseases"), preview))
     return plan
 

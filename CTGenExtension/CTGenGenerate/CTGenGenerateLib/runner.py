@@ -7,8 +7,7 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-import slicer
-from CTGenLib import geometry
+from CTGenLib import geometry, result
 from CTGenLib.job import EngineJob, Outcome
 from CTGenLib.runfolder import WINDOWS, RunFolder
 from CTGenLib.sequence import JobSequence
@@ -86,15 +85,12 @@ class PlanRunner:
     @property
     def volumes(self) -> list:
         """What was generated or edited so far."""
-        return [node for node in self._folder.volumes if self._isInScene(node)]
+        return [node for node in self._folder.volumes if result.isInScene(node)]
 
     def sideBySide(self) -> list:
         """What to look at together: the CT that was edited, the new volumes, the differences."""
-        return [node for node in (self.plan.first, *self._folder.volumes, *self._others) if self._isInScene(node)]
-
-    @staticmethod
-    def _isInScene(node) -> bool:
-        return node is not None and slicer.mrmlScene.GetNodeByID(node.GetID() or "") is node
+        every = (self.plan.first, *self._folder.volumes, *self._others)
+        return [node for node in every if node is not None and result.isInScene(node)]
 
     def _removeInputs(self) -> None:
         shutil.rmtree(self._inputs, ignore_errors=True)

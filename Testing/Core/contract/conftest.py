@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from ctgencore.codecs.base import Codec
+from ctgencore.codecs.external import ExternalCodec
 from ctgencore.zoo import CODECS, NETWORKS, build_network, load_class
+
+EXTERNAL_PROGRAM = Path(__file__).parents[1] / "external_program.py"  # stands in for a user's own copy of a network
 
 
 def tiny_codec(name: str, *, grey: bool = True) -> Codec:
@@ -16,6 +22,8 @@ def tiny_codec(name: str, *, grey: bool = True) -> Codec:
         torch.manual_seed(0)
         network = build_network(row.network, **NETWORKS[row.network].tiny)
     codec = load_class("codecs", row.codec)(row, network)
+    if isinstance(codec, ExternalCodec):
+        codec.command = [sys.executable, str(EXTERNAL_PROGRAM)]
     if grey:
         codec.fold_grey()
     return codec

@@ -7,6 +7,8 @@ import pytest
 import torch
 from contract.conftest import tiny_codec
 from ctgencore.codecs.base import Codec, SlabPlan
+from ctgencore.codecs.plan import overlap
+from ctgencore.codecs.precision import refuse_rounding, rounding
 from ctgencore.errors import Cancelled, InputError, OutOfMemory
 from ctgencore.geometry import Geometry
 from ctgencore.intensity import Window
@@ -72,27 +74,165 @@ def test_tiles(codec: Codec) -> None:
         with pytest.raises(OutOfMemory, match="--memory"):
             codec.plan((8, 512, 512), 10**6)
         return
-    unit, overlap = codec.stride_zyx[1], codec._overlap()
-    tile = (overlap + 4) * unit
+    unit = codec.stride_zyx[1]
+    tile = (overlap(codec) + 4) * unit
     hu = random_hu(9, tile + 4 * unit, tile + 2 * unit)
     whole = codec.reconstruct_hu(hu, WIDE)
     before = codec.tiles_run
     tiled = with_plan(codec, SlabPlan(8, tile, 0)).reconstruct_hu(hu, WIDE)
     assert codec.tiles_run - before >= 4 * 2
+    seam = codec.observed.seam_hu(WIDE)
     if codec.halo is not None:
         np.testing.assert_allclose(tiled, whole, atol=0.02)
+        assert seam is None
     else:  # the networks are random: how far off is for real weights to say
         assert np.corrcoef(tiled.ravel(), whole.ravel())[0, 1] > 0.6
+        assert seam is not None
+        assert seam > 0
 
 
 def test_blended_constant_stays_constant() -> None:
     codec = tiny_codec("identity")
     codec.halo = None  # blend instead of cutting
-    codec._overlap = lambda: 6  # type: ignore[method-assign]
-    hu = np.full((3, 41, 57), 123.0, dtype=np.float32)
-    out = with_plan(codec, SlabPlan(2, 16, 0)).reconstruct_hu(hu, WIDE)
+    hu = np.full((3, 141, 157), 123.0, dtype=np.float32)
+    out = with_plan(codec, SlabPlan(2, 80, 0)).reconstruct_hu(hu, WIDE)
     assert codec.tiles_run > 12
     np.testing.assert_allclose(out, hu, atol=1e-3)
+    assert codec.observed.seam_hu(WIDE) == pytest.approx(0, abs=0.1)  # a small difference of large squares
+
+
+def test_seams_are_what_tiles_disagree_by() -> None:
+    """Tiles that differ by 20 HU, each constant: where two overlap with weights w and 1 - w, 20 sqrt(w (1 - w))."""
+    codec = tiny_codec("identity")
+    codec.halo = None
+    seen: list[int] = []
+
+    def shifted(z: torch.Tensor, state: dict, *, first: bool) -> torch.Tensor:
+        seen.append(1)
+        return z + (0.02 if len(seen) % 2 else 0.0)
+
+    codec._decode = shifted  # type: ignore[method-assign]
+    with_plan(codec, SlabPlan(4, 80, 0)).reconstruct_hu(np.zeros((4, 80, 96), np.float32), WIDE)
+    assert len(seen) == 2
+    w = (np.arange(64) + 0.5) / 64
+    assert codec.observed.seam_hu(WIDE) == pytest.approx(float(np.mean(20 * np.sqrt(w * (1 - w)))), rel=1e-4)
+    assert codec.observed.overlap_voxels == 80 * 64
+
+
+def test_out_of_memory_halves_once_and_goes_on(codec: Codec) -> None:
+    """The network runs, so that its state has changed, and then the device gives out: nothing of it may be seen."""
+    step, unit = codec.stride_zyx[0], codec.stride_zyx[1]
+    tile = None if codec.window is None else (overlap(codec) + 2) * unit
+    size_z = 1 + 6 * step if codec.window is None else codec.window + 3
+    edge = 2 * unit if tile is None else tile + 2 * unit
+    hu = random_hu(size_z, max(16, edge), 16)
+    plan = SlabPlan(2 * step, None, 0)
+    expected = with_plan(codec, plan).reconstruct_hu(hu, WIDE)
+    decode, calls, fatal = codec._decode, [], {2}
+
+    def failing(*args: object, **more: object) -> torch.Tensor:
+        result = decode(*args, **more)
+        calls.append(1)
+        if len(calls) in fatal:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
+        return result
+
+    codec._decode = failing  # type: ignore[method-assign]
+    done: list[int] = []
+    if codec.window is not None and codec.whole_plane:
+        with pytest.raises(OutOfMemory, match="ran out of memory"):
+            codec.reconstruct_hu(hu, WIDE)
+        return
+    out = codec.reconstruct_hu(hu, WIDE, progress=lambda so_far, _: done.append(so_far))
+    assert len(codec.observed.notes) == 1
+    assert "Out of memory at slice" in codec.observed.notes[0]
+    if codec.window is None:
+        np.testing.assert_allclose(out, expected, atol=0.02)
+        assert done == sorted(set(done))  # nothing was done twice
+    else:  # smaller tiles, which are blended
+        assert np.corrcoef(out.ravel(), expected.ravel())[0, 1] > 0.6
+    calls.clear()
+    fatal.update(range(2, 99))
+    with pytest.raises(OutOfMemory, match="--memory with a smaller size"):
+        codec.reconstruct_hu(hu, WIDE)
+
+
+def test_out_of_memory_with_the_thinnest_slabs_takes_tiles_and_starts_anew() -> None:
+    codec = tiny_codec("leanvae")
+    hu = random_hu(13, 240, 16)
+    expected = with_plan(codec, SlabPlan(4, None, 0)).reconstruct_hu(hu, WIDE)
+    decode, calls = codec._decode, []
+
+    def failing(*args: object, **more: object) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+        return decode(*args, **more)
+
+    codec._decode = failing  # type: ignore[method-assign]
+    before = codec.tiles_run
+    np.testing.assert_allclose(codec.reconstruct_hu(hu, WIDE), expected, atol=0.02)
+    assert codec.tiles_run - before > 2 * 3 + 2
+    assert "went on from slice 0 with 4 slices at a time, tiles of" in codec.observed.notes[0]
+    calls.clear()
+    codec.halo, codec.whole_plane = None, True  # type: ignore[misc]
+    with pytest.raises(OutOfMemory):
+        codec.reconstruct_hu(hu, WIDE)
+
+
+def test_another_error_is_not_taken_for_memory() -> None:
+    codec = tiny_codec("leanvae")
+
+    def broken(*args: object, **more: object) -> torch.Tensor:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    codec._encode = broken  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        codec.reconstruct_hu(random_hu(5, 16, 16), WIDE)
+
+
+@pytest.mark.parametrize("name", ["taef2", "cosmos", "maisi", "wan2.1"])
+def test_air_goes_through_once(name: str) -> None:
+    """Slices and windows that no other has a part in: one of nothing but air stands for all of them."""
+    codec = tiny_codec(name)
+    piece = codec.window or 8
+    hu = np.full((5 * piece, 16, 16), -1000, np.float32)
+    hu[2 * piece + 1, 4:12, 4:12] = 40
+    hu[0] = -3000  # what a scanner writes outside its circle
+    out = codec.reconstruct_hu(hu, WIDE)
+    ran = codec.tiles_run
+    codec.sample_seed = 1 if codec.has_posterior else None
+    always, codec.sample_seed = codec.forgets, None
+    codec.__class__ = type("Remembering", (type(codec),), {"forgets": False})
+    before = codec.tiles_run
+    np.testing.assert_array_equal(out, codec.reconstruct_hu(hu, WIDE))
+    assert (codec.tiles_run - before > ran) == always
+
+
+def test_half_precision_is_refused_where_zero_is_not_soft_tissue() -> None:
+    with pytest.raises(InputError, match=r"works on \[0, 1\], where bfloat16 rounds soft tissue by up to 3.9 HU"):
+        refuse_rounding("maisi", (0.0, 1.0), torch.bfloat16)
+    refuse_rounding("maisi", (0.0, 1.0), torch.float32)
+    refuse_rounding("wan2.1", (-1.0, 1.0), torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "unit_range", "rms", "largest", "soft"),  # known figures
+    [
+        (torch.bfloat16, (-1.0, 1.0), 0.85, 1.95, 0.49),
+        (torch.bfloat16, (0.0, 1.0), 1.70, 3.91, 3.91),
+        (torch.float16, (-1.0, 1.0), 0.11, 0.24, 0.06),
+        (torch.float16, (0.0, 1.0), 0.21, 0.49, 0.49),
+        (torch.float32, (-1.0, 1.0), 0.0, 0.0, 0.0),
+    ],
+)
+def test_rounding_floor(
+    dtype: torch.dtype, unit_range: tuple[float, float], rms: float, largest: float, soft: float
+) -> None:
+    measured = rounding(dtype, unit_range)
+    assert measured.rms == pytest.approx(rms, abs=0.01)
+    assert measured.largest == pytest.approx(largest, abs=0.01)
+    assert measured.soft_largest == pytest.approx(soft, abs=0.01)
 
 
 @pytest.mark.parametrize("name", NETWORK_CODECS)

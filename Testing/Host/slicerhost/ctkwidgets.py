@@ -100,8 +100,82 @@ class ctkPathLineEdit(QtWidgets.QWidget):  # noqa: N801
     filters = Property(int, _get_filters, _set_filters)
 
 
+class ctkSliderWidget(QtWidgets.QWidget):  # noqa: N801
+    """A slider with a spin box; both always show the same value."""
+
+    valueChanged = Signal(float)
+    SIGNAL_ALIASES = {"valueChanged(double)": "valueChanged"}
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(parent)
+        row = QtWidgets.QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        self._slider = QtWidgets.QSlider(QtCore.Qt.Orientation.Horizontal, self)
+        self._box = QtWidgets.QDoubleSpinBox(self)
+        row.addWidget(self._slider)
+        row.addWidget(self._box)
+        self._slider.valueChanged.connect(lambda place: self._box.setValue(place / self._unit()))
+        self._box.valueChanged.connect(self._changed)
+        self._fit()
+
+    def _unit(self) -> float:
+        return 10.0**self._box.decimals
+
+    def _fit(self) -> None:
+        """Let the slider have a place for every value of the box."""
+        value = self._box.value
+        self._slider.blockSignals(True)
+        self._slider.setRange(round(self._box.minimum * self._unit()), round(self._box.maximum * self._unit()))
+        self._slider.setSingleStep(max(1, round(self._box.singleStep * self._unit())))
+        self._slider.setValue(round(value * self._unit()))
+        self._slider.blockSignals(False)
+
+    def _changed(self, value: float) -> None:
+        self._fit()
+        self.valueChanged.emit(value)
+
+    def _of_box(name: str) -> Any:  # noqa: N805
+        def get(self: Any) -> float:
+            return float(getattr(self._box, name))
+
+        def put(self: Any, value: float) -> None:
+            setattr(self._box, name, value)
+            self._fit()
+
+        return Property(float, get, put)
+
+    def setValue(self, value: float) -> None:
+        """Move both."""
+        self._box.setValue(value)
+
+    def _get_page_step(self) -> float:
+        return self._slider.pageStep / self._unit()
+
+    def _set_page_step(self, step: float) -> None:
+        self._slider.setPageStep(round(step * self._unit()))
+
+    def _get_decimals(self) -> int:
+        return self._box.decimals
+
+    def _set_decimals(self, decimals: int) -> None:
+        self._box.setDecimals(decimals)
+        self._fit()
+
+    def _get_suffix(self) -> str:
+        return self._box.suffix
+
+    def _set_suffix(self, suffix: str) -> None:
+        self._box.setSuffix(suffix)
+
+    value, singleStep = _of_box("value"), _of_box("singleStep")
+    minimum, maximum = _of_box("minimum"), _of_box("maximum")
+    pageStep = Property(float, _get_page_step, _set_page_step)
+    decimals = Property(int, _get_decimals, _set_decimals)
+    suffix = Property(str, _get_suffix, _set_suffix)
+
+
 class ctkMessageBox(QtWidgets.QMessageBox):  # noqa: N801
     """A message box; tests never show one (the application is in testing mode)."""
 
 
-WIDGETS = {cls.__name__: cls for cls in (ctkCollapsibleButton, ctkPathLineEdit, ctkMessageBox)}
+WIDGETS = {cls.__name__: cls for cls in (ctkCollapsibleButton, ctkPathLineEdit, ctkSliderWidget, ctkMessageBox)}

@@ -28,8 +28,8 @@ def save(panel: Any, layout_manager: Any, path: Path) -> None:
     picture = panel.grab()
     names, plots = layout_manager.shown_views(), layout_manager.shown_plots()
     rows = 1 if plots else math.ceil(picture.height() / (_VIEW + _BAR))
-    columns = max(1, math.ceil(len(names) / rows))
-    below = (_VIEW + _BAR) * min(rows, len(names))
+    columns = layout_manager.columns() or max(1, math.ceil(len(names) / rows))
+    below = (_VIEW + _BAR) * math.ceil(len(names) / columns)
     height = max(picture.height(), below + _PLOT * len(plots)) + _CAPTION
     canvas = QtGui.QImage(picture.width() + _VIEW * columns, height, QtGui.QImage.Format.Format_RGB32)
     canvas.fill(QtGui.QColor("#202020"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ElementTree
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,16 @@ class LayoutManager:
     def shown_views(self) -> list[str]:
         """Names of the slice views that the layout shows."""
         return [node.GetLayoutName() for node in self._shown("vtkMRMLSliceNode")]
+
+    def columns(self) -> int:
+        """How many slice views stand side by side, where the layout has nothing but rows of them; else 0."""
+        description = self._layout_logic.GetLayoutNode().GetCurrentLayoutDescription()
+        layouts = [
+            each for each in ElementTree.fromstring(description).iter("layout") if each.get("type") == "horizontal"
+        ]
+        rows = [[view.get("class") for view in layout.findall("item/view")] for layout in layouts]
+        grid = len(rows) > 1 and {name for row in rows for name in row} == {"vtkMRMLSliceNode"}
+        return max(map(len, rows)) if grid else 0
 
     def shown_plots(self) -> list[PlotWidget]:
         """The plot views that the layout shows."""

@@ -17,6 +17,7 @@ from . import (
     info,
     labels,
     phantom,
+    plan,
     reconstruct,
     report,
     study,
@@ -52,6 +53,7 @@ def _top(
 
 app.command()(info.info)
 app.command()(download.download)
+app.command()(plan.plan)
 app.command()(reconstruct.reconstruct)
 app.command()(generate.generate)
 app.command()(edit.edit)

@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from ..errors import InputError
 
+PIPED = 120  # columns of tables where there is no terminal
 _LISTED = 5  # files named in a message before "and N more"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
@@ -29,6 +30,10 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice."
 Memory = Annotated[str | None, typer.Option(help="Budget for activations, such as 8GiB.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
 Precision = Annotated[str, typer.Option(help="Network precision: float32, float16 or bfloat16.")]
+PrecisionOrAuto = Annotated[
+    str,
+    typer.Option(help="Network precision: float32, float16, bfloat16, or auto: float32 unless that needs tiles."),
+]
 SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave outputs that are there.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there.")]
 Model = Annotated[str, typer.Option(help="A generator of `ctgencore info`.")]
@@ -49,6 +54,16 @@ def talk_error(event: dict[str, Any]) -> None:
     """An error event for people."""
     unexpected = "Unexpected error (-v shows where), please report it: " if event["code"] == "internal" else ""
     talk(unexpected + event["message"], style="red")
+
+
+def wide() -> Console:
+    """The console of stdout, wide enough for tables where it is no terminal."""
+    return stdout if stdout.is_terminal else Console(width=max(stdout.width, PIPED), highlight=False)
+
+
+def number(value: float | str | None) -> str:
+    """A number of a result event for people."""
+    return "-" if value is None else value if isinstance(value, str) else f"{value:.4g}"
 
 
 def print_event(event: dict[str, Any]) -> None:

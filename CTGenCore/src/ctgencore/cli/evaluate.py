@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -24,15 +23,16 @@ from .common import (
     Threads,
     Verbose,
     forbid_network,
+    number,
     print_event,
     reporting,
     stdout,
     talk,
+    wide,
 )
 from .progress import Display
 
 SHOWN = 60  # lines of the summary on the terminal
-PIPED = 120  # columns where there is no terminal
 
 
 def evaluate(
@@ -194,16 +194,6 @@ def failed(metrics: dict[str, Any]) -> None:
     ]
     count = f"{metrics['failed']} of {metrics['cases'] + metrics['failed']} cases"
     talk(str(CasesFailed(f"{len(lines)} failures in {count}:\n  " + "\n  ".join(lines))), style="red")
-
-
-def wide() -> Console:
-    """The console of stdout, wide enough for tables where it is no terminal."""
-    return stdout if stdout.is_terminal else Console(width=max(stdout.width, PIPED), highlight=False)
-
-
-def number(value: float | str | None) -> str:
-    """A number of a result event for people."""
-    return "-" if value is None else value if isinstance(value, str) else f"{value:.4g}"
 
 
 def _list(*, as_json: bool) -> None:

@@ -13,8 +13,7 @@ from rich.table import Table
 
 from ..errors import CasesFailed, InputError
 from ..jobs import ProgressEvents, parse_options
-from .common import print_event, stdout, talk
-from .evaluate import wide
+from .common import print_event, stdout, talk, wide
 from .progress import Display
 
 if TYPE_CHECKING:

@@ -74,7 +74,8 @@ class Display:
         return escape(f"{which}{stage}")
 
 
-def _reconstruction(metrics: dict[str, Any]) -> str:
+def reconstruction(metrics: dict[str, Any]) -> str:
+    """How close a reconstruction is, in words."""
     psnr = "inf" if metrics["psnr"] is None else f"{metrics['psnr']:.2f}"
     return f"PSNR {psnr} dB, MAE {metrics['mae_hu']:.2f} HU"
 
@@ -90,7 +91,7 @@ def _edit(metrics: dict[str, Any]) -> str:
     return f"SYNTHETIC; {changed['region_ml']:.3g} ml changed by {changed['mean_change_hu']:+.1f} HU on average"
 
 
-_SUMMARIES = {"reconstruct": _reconstruction, "generate": _generation, "edit": _edit}
+_SUMMARIES = {"reconstruct": reconstruction, "generate": _generation, "edit": _edit}
 
 
 def _clock(seconds: float) -> str:

@@ -18,7 +18,7 @@ from .common import (
     Memory,
     Offline,
     Overwrite,
-    Precision,
+    PrecisionOrAuto,
     Quiet,
     Seed,
     SkipExisting,
@@ -31,15 +31,23 @@ from .common import (
     talk,
     undone,
 )
+from .compare import compare_codecs
 from .progress import Display
 
 
 def reconstruct(
     input: Annotated[Path, typer.Option("-i", "--input", help="Volume file, DICOM folder, or a folder of either.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Volume file; a folder when the input is one.")],
-    codec: Annotated[str, typer.Option(help="A codec of `ctgencore info`.")] = "embedded",
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Volume file; a folder for a folder, or for several codecs.")
+    ],
+    codec: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="A codec of `ctgencore info`; repeat it to compare several.", show_default="embedded"
+        ),
+    ] = None,
     window: Annotated[str, typer.Option(help="HU that the network sees: wide, soft, lung, or 'LO HI'.")] = "wide",
-    dtype: Precision = "float32",
+    dtype: PrecisionOrAuto = "float32",
     device: Device = "auto",
     memory: Memory = None,
     threads: Threads = None,
@@ -61,19 +69,40 @@ def reconstruct(
     verbose: Verbose = False,
     offline: Offline = False,
 ) -> None:
-    """Reconstruct a CT through a frozen VAE, on the input's own grid."""
+    """Reconstruct a CT through a frozen VAE, on the input's own grid; several codecs are compared in a table."""
     with reporting(as_json=as_json, verbose=verbose):
         if offline:
             forbid_network()
-        options = {
-            "codec": codec,
+        shared = {
             "window": window,
             "dtype": dtype,
             "device": device,
             "memory": memory,
             "threads": threads,
-            "triplanar": triplanar,
             "calibrate": calibrate,
+        }
+        if report is not None and not report.parent.is_dir():
+            raise InputError(f"Cannot write {report}: the folder {report.parent} does not exist. Make it first.")
+        if codec is not None and len(codec) > 1:
+            alone = {"--triplanar": triplanar, "--faithful": faithful, "--sample": sample}
+            for flag in (flag for flag, given in alone.items() if given):
+                raise InputError(f"{flag} is for one codec: several are compared alike. Drop it, or give one --codec.")
+            compare_codecs(
+                only_volume(input),
+                output,
+                {"codecs": tuple(codec), **shared},
+                report,
+                skip_existing=skip_existing,
+                overwrite=overwrite,
+                as_json=as_json,
+                quiet=quiet,
+                verbose=verbose,
+            )
+            return
+        options = {
+            "codec": codec[0] if codec else "embedded",
+            **shared,
+            "triplanar": triplanar,
             "faithful": faithful,
             "sample": sample,
             "seed": seed,
@@ -83,8 +112,6 @@ def reconstruct(
             raise InputError(
                 "--report makes a page of one volume, and the input is a folder. Leave it out, or give one volume."
             )
-        if report is not None and not report.parent.is_dir():
-            raise InputError(f"Cannot write {report}: the folder {report.parent} does not exist. Make it first.")
         also = [path for job in planned for path in (job.difference,) if path is not None]
         also += [report] if report is not None else []
         outputs = undone([job.output for job in planned], skip_existing=skip_existing, overwrite=overwrite, alone=also)
@@ -112,12 +139,10 @@ def plan(source: Path, output: Path, options: dict[str, Any], *, difference: boo
     """
     from .. import io
 
-    if not source.exists():
-        raise InputError(f"There is nothing at {source}. Check --input.")
     to_file = output.name.lower().endswith(io.FORMATS)
     several = source.is_dir() and not to_file
     if not several:
-        source = _only_volume(source) if source.is_dir() else source
+        source = only_volume(source)
         target = output / io.output_name(source, "_recon") if output.is_dir() else output
         pairs = [(source, target)]
     else:
@@ -149,15 +174,23 @@ def plan(source: Path, output: Path, options: dict[str, Any], *, difference: boo
     return jobs, several
 
 
-def _only_volume(folder: Path) -> Path:
-    """The one volume in a folder that shall become one file."""
+def only_volume(source: Path) -> Path:
+    """The volume at ``source``: that path, or the one volume in that folder.
+
+    Raises:
+        InputError: there is nothing, or a folder with several.
+    """
     from .. import io
 
-    found = io.list_volumes(folder)
+    if not source.exists():
+        raise InputError(f"There is nothing at {source}. Check --input.")
+    found = io.list_volumes(source) if source.is_dir() else []
     if len(found) > 1:
-        names = some([str(path.relative_to(folder)) for path in found])
-        raise InputError(f"{folder} holds {len(found)} volumes ({names}). Choose one, or give a folder as --output.")
-    return found[0] if found else folder
+        names = some([str(path.relative_to(source)) for path in found])
+        raise InputError(
+            f"{source} holds {len(found)} volumes ({names}). Choose one, or give one codec and a folder as --output."
+        )
+    return found[0] if found else source
 
 
 def _run_all(jobs: list[Job], emit: Emit, report: Path | None, *, several: bool, verbose: bool) -> None:

@@ -12,8 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..jobs.events import ProgressEvents
-from .common import AsJson, Device, Quiet, Threads, Verbose, print_event, reporting, talk
-from .evaluate import wide
+from .common import AsJson, Device, Quiet, Threads, Verbose, print_event, reporting, talk, wide
 from .progress import Display
 
 if TYPE_CHECKING:

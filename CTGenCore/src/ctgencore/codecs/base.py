@@ -9,8 +9,7 @@ memory budget says otherwise. Subclasses say what their network does in ``_encod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -21,20 +20,31 @@ from torch import Tensor
 
 from .. import hub
 from ..checkpoint import load_published
-from ..errors import Cancelled, InputError, OutOfMemory
+from ..errors import Cancelled, InputError
 from ..intensity import Window
 from ..randomness import frame_noise
-from ..runtime import free_memory, resolve_device, resolve_dtype
+from ..runtime import resolve_device, resolve_dtype
 from ..tiling import Tile, tile_axis
 from ..zoo import CODECS, CodecRow, build_network, load_class, lookup
+from .plan import (
+    Observed,
+    Passage,
+    Slab,
+    SlabPlan,
+    State,
+    States,
+    after_out_of_memory,
+    budget_of,
+    choose,
+    gave_out,
+    is_out_of_memory,
+    overlap,
+    slabs,
+)
+from .precision import refuse_rounding
 
 Progress = Callable[[int, int], None]  # slices done, slices in all
 Cancel = Callable[[], bool]
-State = dict[Any, Any]
-
-LATENTS_PER_STEP = 2  # more latent frames per slab are no faster on a CPU and cost memory
-SLICES_PER_STEP = 8  # of a codec that works slice by slice
-SHARE_OF_FREE = 0.6  # of the free memory, when no budget is given
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,33 +55,6 @@ class GreyWeight:
     axis: int
     slow: int = 1
     output: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Slab:
-    """Slices ``start:stop`` that go through the network together; the last may pass the volume's end, up to its rule.
-
-    Attributes:
-        start, stop: slices.
-        first: nothing was seen before: the state is empty.
-        frames: latent frames that it makes.
-        weights: (stop - start,) float32 of the slices where windows are blended, else None.
-    """
-
-    start: int
-    stop: int
-    first: bool
-    frames: int
-    weights: np.ndarray | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SlabPlan:
-    """How a volume is cut: slices per slab (a multiple of the time stride), tile edge in voxels (None: whole plane)."""
-
-    slices: int
-    tile_yx: int | None
-    bytes_needed: int
 
 
 class Codec:
@@ -105,6 +88,7 @@ class Codec:
         self.grey = False
         self.sample_seed: int | None = None  # draw from the posterior with this seed instead of taking its mean
         self.tiles_run = 0  # slabs times tiles since construction: tests use it to see that tiling happened
+        self.observed = Observed()
         if network is not None:
             network.eval().requires_grad_(False)
             self._configure(network)
@@ -158,11 +142,33 @@ class Codec:
             codec.fold_grey()
         return codec
 
+    @staticmethod
+    def without_weights(name: str, *, random: bool = False, grey: bool = True) -> Codec:
+        """The codec called ``name`` at its published size: on the ``meta`` device, or with random weights.
+
+        Raises:
+            InputError: there is no such codec.
+        """
+        row: CodecRow = lookup(CODECS, name, "codec")
+        network = None
+        if row.network is not None:
+            with torch.random.fork_rng(devices=[]), torch.device("cpu" if random else "meta"):
+                network = build_network(row.network)
+        codec: Codec = load_class("codecs", row.codec)(row, network)
+        if grey:
+            codec.fold_grey()
+        return codec
+
     def to(self, device: str | torch.device, *, dtype: str | None = None) -> Codec:
-        """Move the network; returns self."""
+        """Move the network; returns self.
+
+        Raises:
+            InputError: unknown device or dtype, or one that rounds too much.
+        """
         self.device = resolve_device(device) if isinstance(device, str) else device
         if dtype is not None:
             self.dtype = resolve_dtype(dtype, self.device)
+            refuse_rounding(self.row.name, self.unit_range, self.dtype)
         if self.network is not None:
             self.network.to(device=self.device)
             if self.dtype != next(self.network.parameters()).dtype:
@@ -212,57 +218,26 @@ class Codec:
         Raises:
             OutOfMemory: not even the smallest slab fits.
         """
-        budget = memory if memory is not None else int(free_memory(self.device) * SHARE_OF_FREE)
-        cost = self.bytes_per_voxel * (1.0 if self.dtype == torch.float32 else 0.5)
-        step, unit = self.stride_zyx[:2]
-        lead = 1 if self.causal else 0
-        plane = self._padded(shape_zyx[1], 1) * self._padded(shape_zyx[2], 2)
-        choices = [LATENTS_PER_STEP * step if step > 1 else SLICES_PER_STEP, step]
-        if self.window is not None:
-            choices = [self.window - lead]
-        for slices in choices:
-            need = int(cost * plane * (slices + lead))
-            if need <= budget:
-                return SlabPlan(slices, None, need)
-        if not self.whole_plane:
-            smallest = (self._overlap() + 2) * unit
-            for tile in range(max(shape_zyx[1:]) // unit * unit, smallest - 1, -unit):
-                need = int(cost * tile * tile * (choices[-1] + lead))
-                if need <= budget:
-                    return SlabPlan(choices[-1], tile, need)
-        raise OutOfMemory(
-            f"Codec '{self.row.name}' needs about {need / 2**30:.2f} GiB for its smallest slab of this volume; "
-            f"{budget / 2**30:.2f} GiB is allowed. Raise --memory, use another device, or a lighter codec (embedded)."
-        )
+        return choose(self, shape_zyx, budget_of(self.device, memory))
+
+    @property
+    def forgets(self) -> bool:
+        """Whether nothing of a slab is needed for the next: slices, or windows, that are independent of each other."""
+        return self.window is not None or self.row.is_2d
 
     def latent_shape(self, shape_zyx: tuple[int, int, int]) -> tuple[int, int, int]:
         """Size (z, y, x) of the latents of a volume."""
-        frames = sum(slab.frames for slab in self._slabs(shape_zyx[0], self.stride_zyx[0]))
+        frames = sum(slab.frames for slab in slabs(self, shape_zyx[0], self.stride_zyx[0]))
         rows, columns = (self._padded(shape_zyx[a], a) // self.stride_zyx[a] for a in (1, 2))
         return (frames, rows, columns)
 
-    def _overlap(self) -> int:
-        """Latents that in-plane tiles share: twice the reach where it is finite, else 64 voxels, at least 4 latents."""
-        return 2 * max(self.halo) if self.halo else max(4, 64 // self.stride_zyx[1])
+    def padded_plane(self, shape_zyx: tuple[int, int, int]) -> int:
+        """Voxels of a slice as the network sees it."""
+        return self._padded(shape_zyx[1], 1) * self._padded(shape_zyx[2], 2)
 
     def _padded(self, size: int, axis: int) -> int:
         stride = self.stride_zyx[axis]
         return -(-size // stride) * stride
-
-    def _slabs(self, size_z: int, slices: int) -> list[Slab]:
-        """What goes through the network one after the other: slabs of ``slices``, or the windows of this codec."""
-        if self.window is not None:  # a shorter volume is filled up: what a slice becomes depends on the window's size
-            size, frames = max(size_z, self.window), self._frames(self.window)
-            tiles = tile_axis(size, self.window, self.window_overlap, blend=True)
-            return [Slab(t.start, t.stop, True, frames, t.weights if size_z == size else None) for t in tiles]
-        lead = 1 if self.causal else 0
-        whole = lead + self._padded(size_z - lead, 0)
-        stops = [*range(lead + slices, whole, slices), whole]
-        starts = [0, *stops[:-1]]
-        return [
-            Slab(start, stop, start == 0, self._frames(stop) - self._frames(start))
-            for start, stop in zip(starts, stops, strict=True)
-        ]
 
     # --- the way of the data -----------------------------------------------------------------------------------------
 
@@ -292,39 +267,42 @@ class Codec:
             OutOfMemory: the device gave out.
         """
         shape = hu_ZYX.shape
-        plan = self.plan(shape, memory)
         self._prepare(hu_ZYX, window)
         out = np.zeros(shape, dtype=np.float32)
-        encode_states: dict[tuple[int, int], State] = {}
-        decode_states: dict[tuple[int, int], State] = {}
-        frame = 0
-        with self._errors():
-            for slab in self._slabs(shape[0], plan.slices):
-                if cancel is not None and cancel():
-                    raise Cancelled(f"Cancelled at slice {slab.start} of {shape[0]}; nothing was written.")
-                x = self._input(hu_ZYX, slab, window)
-                z = self._unscale(self._latents(x, frame, encode_states, first=slab.first, plan=plan))
-                frame += slab.frames
-                y, place = self._slices(z, slab, decode_states, last=slab.stop >= shape[0], plan=plan)
-                _put(out, place, self._to_hu(y, window, clamp_channels_first))
-                if progress is not None:
-                    progress(min(place.stop, shape[0]), shape[0])
+        air: dict[int, np.ndarray] = {}  # what so many slices of nothing but air become, where that is always the same
+
+        def one(slab: Slab, at: Passage) -> None:
+            if cancel is not None and cancel():
+                raise Cancelled(f"Cancelled at slice {slab.start} of {shape[0]}; nothing was written.")
+            size = slab.stop - slab.start
+            same = self.forgets and self.sample_seed is None and hu_ZYX[slab.start : slab.stop].max() <= window.lo
+            place = slab
+            if not same or size not in air:
+                z = self._unscale(self._latents(self._input(hu_ZYX, slab, window), slab, at))
+                y, place = self._slices(z, slab, at, last=slab.stop >= shape[0])
+                hu = self._to_hu(y, window, clamp_channels_first)
+                if same:
+                    air[size] = hu
+            else:
+                hu = air[size]
+            _put(out, place, hu)
+            if progress is not None:
+                progress(min(place.stop, shape[0]), shape[0])
+
+        self._walk(shape, memory, one)
         return out
 
     @torch.inference_mode()
     def encode(self, hu_ZYX: np.ndarray, window: Window, *, memory: int | None = None) -> Tensor:
         """Scaled latents ``(1, C, z, y, x)`` in fp32 on the CPU, mean about 0 and deviation about 1."""
-        plan = self.plan(hu_ZYX.shape, memory)
         self._prepare(hu_ZYX, window)
-        states: dict[tuple[int, int], State] = {}
-        parts: list[Tensor] = []
-        frame = 0
-        with self._errors():
-            for slab in self._slabs(hu_ZYX.shape[0], plan.slices):
-                x = self._input(hu_ZYX, slab, window)
-                parts.append(self._latents(x, frame, states, first=slab.first, plan=plan).cpu())
-                frame += slab.frames
-        return torch.cat(parts, dim=2)
+        parts: dict[int, Tensor] = {}  # by first frame
+
+        def one(slab: Slab, at: Passage) -> None:
+            parts[at.frame] = self._latents(self._input(hu_ZYX, slab, window), slab, at).cpu()
+
+        self._walk(hu_ZYX.shape, memory, one)
+        return torch.cat([parts[frame] for frame in sorted(parts)], dim=2)
 
     @torch.inference_mode()
     def decode(
@@ -341,22 +319,40 @@ class Codec:
         Raises:
             InputError: the latents are not those of a volume of that shape.
         """
-        plan = self.plan(shape_zyx, memory)
         expected = self.latent_shape(shape_zyx)
         if tuple(z_BCZYX.shape[2:]) != expected:
             raise InputError(
                 f"Latents of a {shape_zyx} volume are {expected} (z, y, x); got {tuple(z_BCZYX.shape[2:])}."
             )
         out = np.zeros(shape_zyx, dtype=np.float32)
-        states: dict[tuple[int, int], State] = {}
-        frame = 0
-        with self._errors():
-            for slab in self._slabs(shape_zyx[0], plan.slices):
-                z = self._unscale(z_BCZYX[:, :, frame : frame + slab.frames].to(self.device))
-                frame += slab.frames
-                y, place = self._slices(z, slab, states, last=slab.stop >= shape_zyx[0], plan=plan)
-                _put(out, place, self._to_hu(y, window, clamp_channels_first))
+
+        def one(slab: Slab, at: Passage) -> None:
+            z = self._unscale(z_BCZYX[:, :, at.frame : at.frame + slab.frames].to(self.device))
+            y, place = self._slices(z, slab, at, last=slab.stop >= shape_zyx[0])
+            _put(out, place, self._to_hu(y, window, clamp_channels_first))
+
+        self._walk(shape_zyx, memory, one)
         return out
+
+    def _walk(self, shape_zyx: tuple[int, int, int], memory: int | None, step: Callable[[Slab, Passage], None]) -> None:
+        """Slab after slab; where the device gives out, once with half the memory from the last finished slab on."""
+        at = Passage(self.plan(shape_zyx, memory))
+        todo = slabs(self, shape_zyx[0], at.plan.slices)
+        halved = False
+        while todo:
+            before = at.copy()
+            try:
+                step(todo[0], at)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if halved:
+                    raise gave_out(self) from error
+            else:
+                at.frame += todo.pop(0).frames
+                continue
+            halved = True  # and here, not above: an exception that is being handled holds on to the slab's tensors
+            at, todo = after_out_of_memory(self, before, todo[0], shape_zyx)
 
     def _input(self, hu_ZYX: np.ndarray, slab: Slab, window: Window) -> Tensor:
         """A slab in the network's range, edge-padded to its sizes, ``(1, C, z, y, x)`` on the device."""
@@ -369,32 +365,24 @@ class Codec:
         x = x.mul_((high - low) / 2).add_((high + low) / 2).to(self.dtype)[None, None]
         return x if self.grey or self.channels == 1 else x.expand(-1, self.channels, -1, -1, -1)
 
-    def _latents(
-        self, x: Tensor, frame: int, states: dict[tuple[int, int], State], *, first: bool, plan: SlabPlan
-    ) -> Tensor:
-        """Scaled latents of a slab from ``frame`` on; a posterior is drawn here, after the tiles are joined."""
-        z = self._tiled(self._encode, x, states, first=first, plan=plan, encode=True)
+    def _latents(self, x: Tensor, slab: Slab, at: Passage) -> Tensor:
+        """Scaled latents of a slab; a posterior is drawn here, after the tiles are joined."""
+        z = self._tiled(self._encode, x, at.encoding, first=slab.first, plan=at.plan, encode=True)
         if self.sample_seed is not None:
             mean, deviation = z.float().chunk(2, dim=1)
-            noise = [frame_noise(self.sample_seed, frame + i, tuple(mean[:, :, i].shape)) for i in range(mean.shape[2])]
+            shape = tuple(mean[:, :, 0].shape)
+            noise = [frame_noise(self.sample_seed, at.frame + i, shape) for i in range(mean.shape[2])]
             z = mean + deviation * torch.from_numpy(np.stack(noise, axis=2)).to(mean)
         return self._scale(z)
 
-    def _slices(
-        self, z: Tensor, slab: Slab, states: dict[tuple[int, int], State], *, last: bool, plan: SlabPlan
-    ) -> tuple[Tensor, Slab]:
+    def _slices(self, z: Tensor, slab: Slab, at: Passage, *, last: bool) -> tuple[Tensor, Slab]:
         """Slices that the raw latents of a slab make, and where they lie: earlier, if the network holds some back."""
         decode: Callable[..., Tensor] = self._decode
         if self.held_back:
             decode = partial(decode, last=last)
             start = slab.start if slab.first else slab.start - self.held_back
             slab = replace(slab, start=start, stop=slab.stop if last else slab.stop - self.held_back)
-        return self._tiled(decode, z, states, first=slab.first, plan=plan, encode=False), slab
-
-    def _frames(self, slices: int) -> int:
-        """Latent frames that so many slices from the start of a volume make."""
-        lead = 1 if self.causal and slices else 0
-        return lead + (slices - lead) // self.stride_zyx[0]
+        return self._tiled(decode, z, at.decoding, first=slab.first, plan=at.plan, encode=False), slab
 
     def _to_hu(self, y_BCZYX: Tensor, window: Window, clamp_channels_first: bool) -> np.ndarray:
         low, high = self.unit_range
@@ -405,41 +393,53 @@ class Codec:
         return window.to_hu(unit.clamp_(-1, 1)).cpu().numpy()
 
     def _tiled(
-        self,
-        function: Callable[..., Tensor],
-        x: Tensor,
-        states: dict[tuple[int, int], State],
-        *,
-        first: bool,
-        plan: SlabPlan,
-        encode: bool,
+        self, function: Callable[..., Tensor], x: Tensor, states: States, *, first: bool, plan: SlabPlan, encode: bool
     ) -> Tensor:
         """Apply ``_encode`` or ``_decode`` tile by tile and add the weighted tiles up."""
         stride = self.stride_zyx[1]
         size = [n // stride for n in x.shape[-2:]] if encode else list(x.shape[-2:])
         tile = max(size) if plan.tile_yx is None else plan.tile_yx // stride
-        overlap = 0 if tile >= max(size) else self._overlap()
-        rows, columns = (tile_axis(n, tile, overlap, blend=self.halo is None) for n in size)
+        shared = 0 if tile >= max(size) else overlap(self)
+        blend = self.halo is None
+        rows, columns = (tile_axis(n, tile, shared, blend=blend) for n in size)
         into, out_of = (stride, 1) if encode else (1, stride)
         if first:
-            states.update({(i, j): {} for i in range(len(rows)) for j in range(len(columns))})
+            states.clear()
         if len(rows) == len(columns) == 1:
             self.tiles_run += 1
-            return function(x, states[0, 0], first=first)
+            return function(x, states.setdefault((0, 0), {}), first=first)
         out: Tensor | None = None
+        squares: Tensor | None = None
         for i, row in enumerate(rows):
             for j, column in enumerate(columns):
                 part = x[..., row.start * into : row.stop * into, column.start * into : column.stop * into]
-                y = function(part, states[i, j], first=first)
+                y = function(part, states.setdefault((i, j), {}), first=first)
                 if out is None:
                     out = y.new_zeros(*y.shape[:-2], size[0] * out_of, size[1] * out_of)
+                    squares = torch.zeros_like(out, dtype=torch.float32) if blend and not encode else None
                 weight = _weights(row, out_of, y)[:, None] * _weights(column, out_of, y)[None, :]
-                out[..., row.start * out_of : row.stop * out_of, column.start * out_of : column.stop * out_of] += (
-                    y * weight
+                place = (
+                    ...,
+                    slice(row.start * out_of, row.stop * out_of),
+                    slice(column.start * out_of, column.stop * out_of),
                 )
+                out[place] += y * weight
+                if squares is not None:
+                    squares[place] += y.float().square() * weight
                 self.tiles_run += 1
         assert out is not None
+        if squares is not None:
+            self._see_seams(out, squares, rows, columns)
         return out
+
+    def _see_seams(self, out: Tensor, squares: Tensor, rows: list[Tile], columns: list[Tile]) -> None:
+        """Take down by how much tiles disagree where more than one has a say."""
+        spread = (squares - out.float().square()).clamp_(min=0).sqrt_().mean(dim=(0, 1, 2))
+        down, across = (_covered(tiles, self.stride_zyx[1]) for tiles in (rows, columns))
+        several = torch.from_numpy(np.outer(down, across) > 1).to(spread.device)
+        low, high = self.unit_range
+        self.observed.overlap_voxels += int(several.sum())
+        self.observed.disagreement += float(spread[several].sum()) / (high - low)
 
     def _statistics(self, z: Tensor) -> tuple[Tensor, Tensor]:
         mean, std = (
@@ -455,16 +455,6 @@ class Codec:
         mean, std = self._statistics(z)
         return (z.float() * std + mean).to(self.dtype)
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(
-                f"The device ran out of memory in codec '{self.row.name}'. Try --memory with a smaller size, "
-                "--dtype bfloat16 on a GPU, or --device cpu."
-            ) from error
-
 
 def _put(out_ZYX: np.ndarray, slab: Slab, hu_ZYX: np.ndarray) -> None:
     """Write a slab's slices to the volume, or add their share where windows are blended."""
@@ -479,3 +469,11 @@ def _put(out_ZYX: np.ndarray, slab: Slab, hu_ZYX: np.ndarray) -> None:
 
 def _weights(tile: Tile, repeat: int, like: Tensor) -> Tensor:
     return torch.from_numpy(tile.weights).repeat_interleave(repeat).to(like)
+
+
+def _covered(tiles: list[Tile], repeat: int) -> np.ndarray:
+    """How many tiles each voxel of an axis lies in."""
+    count = np.zeros(tiles[-1].stop * repeat, dtype=np.int64)
+    for tile in tiles:
+        count[tile.start * repeat : tile.stop * repeat] += 1
+    return count

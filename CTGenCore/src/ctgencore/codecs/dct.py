@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..intensity import Window
 from .base import Codec, State
+from .plan import slabs
 
 
 def dct_matrix(size: int) -> Tensor:
@@ -31,7 +32,7 @@ class DCTCodec(Codec):
 
     def _prepare(self, hu_ZYX: np.ndarray, window: Window) -> None:
         energy = torch.zeros(256, dtype=torch.float64)
-        for slab in self._slabs(hu_ZYX.shape[0], 4):
+        for slab in slabs(self, hu_ZYX.shape[0], 4):
             energy += (
                 self._coefficients(self._input(hu_ZYX, slab, window)).double().square().sum(dim=(0, 2, 3, 4)).cpu()
             )

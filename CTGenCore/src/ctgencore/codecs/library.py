@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .base import Codec, GreyWeight, State
@@ -18,9 +19,14 @@ class LibraryCodec(Codec):
     """
 
     def _configure(self, network: Any) -> None:
+        self.stride_zyx = self.row.stride_zyx
         for name, value in self.row.config.items():
             if name != "grey":
                 setattr(self, name, value)
+        if self.row.is_2d:
+            network.to(
+                memory_format=torch.channels_last
+            )  # 1.04 to 1.5 times as fast on a CPU; of the 3D ones some are slower
 
     def _grey_weights(self) -> list[GreyWeight]:
         if "grey" not in self.row.config:

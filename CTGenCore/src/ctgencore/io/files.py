@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -130,6 +130,23 @@ def write(volume: Volume | LabelMap, path: str | Path) -> Path:
     if isinstance(volume, Volume):
         volume.record = record
     return path
+
+
+def write_all(volumes: Mapping[Path, Volume]) -> None:
+    """Write several volumes, or none: when one fails, those written before it are removed.
+
+    Raises:
+        InputError: see :func:`write`.
+    """
+    written: list[Path] = []
+    try:
+        for path, volume in volumes.items():
+            written.append(write(volume, path))
+    except BaseException:
+        for path in written:
+            path.unlink(missing_ok=True)
+            sidecar_path(path).unlink(missing_ok=True)
+        raise
 
 
 def list_volumes(folder: str | Path) -> list[Path]:

@@ -25,17 +25,20 @@ class ProgressEvents:
         self.stage = ""
 
     def __call__(self, event: Any) -> None:
-        """Take a :class:`ctgencore.tasks.common.ProgressEvent`."""
+        """Take a :class:`ctgencore.tasks.common.ProgressEvent`; one with nothing done says that work begins now."""
         now = time.perf_counter()
         if event.stage != self.stage:  # its first step began when the one before was heard of
             self.stage = event.stage
             self.began = self.heard
             self.emit({"event": "stage", "id": self.id, "stage": event.stage})
         self.heard = now
+        if event.done == event.before:
+            self.began = now
+            return
         if now - self.last < PROGRESS_PERIOD_S and event.done < event.total:
             return
         self.last = now
-        rate = event.done / max(now - self.began, 1e-9)
+        rate = (event.done - event.before) / max(now - self.began, 1e-9)
         self.emit(
             {
                 "event": "progress",

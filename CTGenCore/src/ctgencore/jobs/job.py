@@ -17,6 +17,7 @@ TASKS = {  # task -> its options dataclass and the files it cannot do without
     "generate": ("tasks.generate:GenerateOptions", ()),
     "edit": ("tasks.edit:EditOptions", ("input", "mask")),
     "evaluate": ("tasks.evaluate:EvaluateOptions", ("input",)),
+    "compare": ("tasks.compare:CompareOptions", ("input",)),
 }
 _FILES = ("input", "reference", "mask", "test_mask", "disease", "difference")
 
@@ -28,7 +29,8 @@ class Job:
     Attributes:
         id: given back in every event.
         task: one of :data:`TASKS`.
-        output: volume file to write, of ``evaluate`` its ``evaluation.json``; an existing one is replaced.
+        output: volume file to write, an existing one is replaced; of ``evaluate`` its ``evaluation.json``, of
+            ``compare`` its ``comparison.json``, whose folder keeps what was finished.
         input: volume file or DICOM folder: the CT to work on; for ``generate``, a volume whose grid to use; for
             ``evaluate``, also a folder of volumes or a manifest.
         reference: what ``evaluate`` compares with: a volume, or a folder of volumes.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import traceback
 from collections import OrderedDict
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled, CTGenError, InputError, OutOfMemory
 from ..intensity import Window
+from .comparison import run_comparison
 from .evaluation import run_evaluation
 from .events import Emit, ProgressEvents, error_event, exit_code
 from .job import Job, parse_options
@@ -96,7 +96,8 @@ def run(
     """Run a job that makes a volume: read, load, compute, write.
 
     Args:
-        job: see :class:`Job`; for ``evaluate`` there is :func:`ctgencore.jobs.run_evaluation`.
+        job: see :class:`Job`; those that make a folder of results have :func:`ctgencore.jobs.run_evaluation` and
+            :func:`ctgencore.jobs.run_comparison`.
         emit: receives started, stage, progress, warning and result events.
         cancel: asked between steps and before writing.
         models: loaded codecs and generators to use and add to.
@@ -146,14 +147,14 @@ def run(
 
 def _reconstruct(this: _Run) -> tuple[Volume, Volume, dict[str, Any]]:
     from .. import io
-    from ..tasks.reconstruct import reconstruct
+    from ..tasks.reconstruct import reconstruct, resolve_precision
 
     job = this.job
     assert job.input is not None
     volume = io.read(job.input)
     _check_shear(job, volume)
     this.stage("load")
-    codec = this.models.codec(this.options)
+    codec = this.models.codec(replace(this.options, dtype=resolve_precision(this.options, volume.shape)))
     this.stop_if_cancelled()
     result = reconstruct(volume, codec, this.options, **this.reporting)
     return volume, result, _metrics(result, volume, this.options)
@@ -213,6 +214,8 @@ def run_reporting(
     try:
         if job.task == "evaluate":
             return run_evaluation(job, emit, cancel=cancel, traces=traces)
+        if job.task == "compare":
+            return run_comparison(job, emit, cancel=cancel, traces=traces, models=models)
         run(job, emit, cancel=cancel, models=models)
     except (Exception, KeyboardInterrupt) as error:
         if not isinstance(error, CTGenError | KeyboardInterrupt):
@@ -251,36 +254,22 @@ def _write(job: Job, source: Volume | None, result: Volume) -> dict[str, str]:
     """Write all files of a job or none; returns what the result event calls outputs."""
     from .. import io
 
-    volumes = {"volume": (job.output, result)}
+    volumes, outputs = {job.output: result}, {"volume": job.output}
     if job.difference is not None:
-        assert result.record is not None
+        from ..tasks.common import difference_of
+
         if source is None:
             raise InputError("A difference needs an input CT to compare with; this job has none. Leave it out.")
-        record = replace(result.record, notes=[*result.record.notes, "output minus input, HU"])
-        volumes["difference"] = (job.difference, source.with_voxels(result.voxels - source.voxels, record=record))
-    written: list[Path] = []
-    try:
-        for path, each in volumes.values():
-            written.append(io.write(each, path))
-    except BaseException:
-        for path in written:
-            path.unlink(missing_ok=True)
-            io.sidecar_path(path).unlink(missing_ok=True)
-        raise
-    outputs = {name: str(path.resolve()) for name, (path, _) in volumes.items()}
-    return {**outputs, "record": str(io.sidecar_path(job.output).resolve())}
+        volumes[job.difference], outputs["difference"] = difference_of(result, source), job.difference
+    io.write_all(volumes)
+    outputs["record"] = io.sidecar_path(job.output)
+    return {name: str(path.resolve()) for name, path in outputs.items()}
 
 
 def _metrics(output: Volume, source: Volume, options: ReconstructOptions) -> dict[str, float | None]:
-    """PSNR and mean absolute error inside the window, slice by slice so that no copy of the volume is made."""
-    import numpy as np
+    """PSNR and mean absolute error inside the window."""
+    from ..metrics.voxel import psnr, slice_errors
 
     window = Window.parse(options.window)
-    squared = absolute = 0.0
-    for x, y in zip(source.voxels, output.voxels, strict=True):
-        error = np.clip(y, window.lo, window.hi) - np.clip(x, window.lo, window.hi)
-        squared += float(np.square(error, dtype=np.float64).sum())
-        absolute += float(np.abs(error).sum(dtype=np.float64))
-    mse, mae = squared / source.voxels.size, absolute / source.voxels.size
-    psnr = 10 * math.log10((window.hi - window.lo) ** 2 / mse) if mse else None  # equal: infinite, which JSON lacks
-    return {"psnr": psnr, "mae_hu": mae}
+    mse, mae, _ = slice_errors(output, source, window).mean(1).tolist()
+    return {"psnr": psnr(mse, window.hi - window.lo) if mse else None, "mae_hu": mae}  # infinite, which JSON lacks

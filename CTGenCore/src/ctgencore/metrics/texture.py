@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -267,9 +267,15 @@ def measure_edges(case: Case, names: frozenset[str], context: Context) -> list[V
     """``edge_shift_mm`` and ``edge_bias_mm`` of every region whose borders are edges, and the mean of all regions."""
     assert case.reference is not None
     regions = label_regions(case.labels) if case.labels is not None else threshold_regions(case.reference)
+    values = edge_values(case.test, case.reference, regions, context.seed)
+    return [value for value in values if value.metric in names]
+
+
+def edge_values(test: Volume, reference: Volume, regions: Iterable[Region], seed: int = 0) -> list[Value]:
+    """``edge_shift_mm`` and ``edge_bias_mm`` of all regions (their mean), then of each; see :func:`edge_shifts`."""
     values, rows, skipped = [], [], []
     for region in regions:
-        shifts = edge_shifts(case.test, case.reference, region, context.seed)
+        shifts = edge_shifts(test, reference, region, seed)
         count = len(shifts.mm) + shifts.lost
         if count < LEAST_BORDERS:
             skipped.append(region.name)
@@ -283,8 +289,7 @@ def measure_edges(case: Case, names: frozenset[str], context: Context) -> list[V
         values += [Value(name, mean, region.name, worst, note) for name, mean in zip(_EDGES, means, strict=True)]
     note = f"no edge of {CONTRAST_HU:g} HU: {', '.join(skipped)}" if skipped else "" if rows else "no labels"
     overall = np.mean(rows, axis=0).tolist() if rows else (math.nan, math.nan)
-    means_of_all = [Value(name, mean, note=note) for name, mean in zip(_EDGES, overall, strict=True)]
-    return [value for value in (*means_of_all, *values) if value.metric in names]
+    return [*(Value(name, mean, note=note) for name, mean in zip(_EDGES, overall, strict=True)), *values]
 
 
 _EDGES = ("edge_shift_mm", "edge_bias_mm")

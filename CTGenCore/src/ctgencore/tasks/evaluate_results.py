@@ -183,8 +183,8 @@ class Evaluation:
         for line in lines:
             line["ci95_low"], line["ci95_high"] = line.pop("ci95")
         texts = {
-            "rows.csv": _csv(columns, rows),
-            "summary.csv": _csv(SUMMARY_COLUMNS, lines),
+            "rows.csv": to_csv(columns, rows),
+            "summary.csv": to_csv(SUMMARY_COLUMNS, lines),
             "evaluation.json": json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n",
         }
         for name, text in texts.items():
@@ -268,7 +268,8 @@ def _facts(metric: Metric) -> dict[str, Any]:
     return {name: getattr(metric, name) for name in names}
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """A table as CSV; None is an empty field."""
     text = io.StringIO()
     table = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     table.writeheader()

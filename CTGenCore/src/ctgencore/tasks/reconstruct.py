@@ -9,43 +9,33 @@ import numpy as np
 
 from .. import __version__, hub
 from ..codecs.base import Cancel, Codec, Progress
+from ..codecs.plan import Observed, budget_of
+from ..codecs.precision import choose_precision
 from ..errors import InputError
 from ..intensity import Window
 from ..provenance import RunRecord, fingerprint
-from ..runtime import parse_memory
+from ..runtime import PeakMemory, parse_memory, resolve_device
 from ..volume import Volume
-from .common import ProgressEvent, Report, cpu_threads, versions
+from .common import CodecOptions, ProgressEvent, Report, cpu_threads, versions
 
 FAITHFUL_WINDOW = 65  # slices: T = 4n + 1 of the causal video VAEs (Foundation VAE, released code)
 AXES = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReconstructOptions:
+class ReconstructOptions(CodecOptions):
     """Everything that shapes a reconstruction. The same fields serve Python, command line, worker, record and Slicer.
 
     Attributes:
         codec: name in ``ctgencore info``.
-        window: HU range that the network sees: ``wide`` [-1000, 1000], ``soft``, ``lung``, or ``"LO HI"``.
-        dtype: network precision; HU arithmetic is float32 whatever it is.
-        device: ``auto``, ``cpu``, ``cuda:0``, ...
-        memory: bytes for activations, such as ``8GiB``; None takes most of what is free.
-        threads: CPU threads; None keeps torch's choice.
         triplanar: average axial, coronal and sagittal passes (2D codecs).
-        calibrate: fit gain and offset in HU to the input (two numbers, kept in the record).
         faithful: as the paper's released code: windows of 65 slices without overlap, RGB, truncation to integers.
         sample: draw from the posterior instead of taking its mean (codecs that have one).
         seed: of that draw.
     """
 
     codec: str = "embedded"
-    window: str = "wide"
-    dtype: str = "float32"
-    device: str = "auto"
-    memory: str | None = None
-    threads: int | None = None
     triplanar: bool = False
-    calibrate: bool = False
     faithful: bool = False
     sample: bool = False
     seed: int = 0
@@ -59,6 +49,15 @@ class ReconstructOptions:
         """
         Window.parse(self.window)
         hub.locate(self.codec)
+
+
+def resolve_precision(options: ReconstructOptions, shape_zyx: tuple[int, int, int]) -> str:
+    """The number format that ``auto`` stands for with this volume; any other name as it is."""
+    if options.dtype != "auto":
+        return options.dtype
+    device = resolve_device(options.device)
+    budget = budget_of(device, parse_memory(options.memory) if options.memory else None)
+    return choose_precision(Codec.without_weights(options.codec), device, shape_zyx, budget)
 
 
 def load_codec(options: ReconstructOptions) -> Codec:
@@ -99,20 +98,30 @@ def reconstruct(
     window = Window.parse(options.window)
     memory = parse_memory(options.memory) if options.memory else None
     started = time.perf_counter()
-    codec = codec or load_codec(options)
-    options = replace(options, codec=codec.row.name)
+    if codec is None:
+        options = replace(options, dtype=resolve_precision(options, volume.shape))
+        codec = load_codec(options)
+    options = replace(options, codec=codec.row.name, dtype=str(codec.dtype).removeprefix("torch."))
     _check(codec, options)
     loaded = time.perf_counter()
 
     codec.sample_seed = options.seed if options.sample else None
-    with cpu_threads(options.threads):
+    codec.observed = Observed()
+    with cpu_threads(options.threads), PeakMemory(codec.device) as peak:
         hu = _passes(volume.voxels, codec, window, memory, options, progress, cancel)
-    results: dict[str, float] = {}
+    results: dict[str, float] = {"peak_bytes": peak.bytes}
+    notes = [*notes, *codec.observed.notes]
+    seam = codec.observed.seam_hu(window)
+    if seam is not None:
+        results["seam_hu"] = round(seam, 3)
+        notes.append(
+            f"In-plane tiles were blended: where they overlap, neighbors disagree by {seam:.1f} HU on average."
+        )
     if options.calibrate:
         gain, offset = fit_affine(hu, volume.voxels, window)
-        results = {"gain": gain, "offset_hu": offset}
-        hu = apply_affine(hu, gain, offset, window)
-    hu = np.trunc(hu) if options.faithful else np.rint(hu)
+        results |= {"gain": gain, "offset_hu": offset}
+        apply_affine(hu, gain, offset, window)
+    (np.trunc if options.faithful else np.rint)(hu, out=hu)  # in place: a scan in float32 is large enough once
 
     record = RunRecord(
         task="reconstruct",
@@ -191,7 +200,7 @@ def _faithful(
 def _reporter(progress: Report | None, stage: str, before: int, total: int) -> Progress | None:
     if progress is None:
         return None
-    return lambda done, _: progress(ProgressEvent(stage, min(before + done, total), total))
+    return lambda done, _: progress(ProgressEvent(stage, min(before + done, total), total, before=before))
 
 
 def fit_affine(output_hu: np.ndarray, input_hu: np.ndarray, window: Window) -> tuple[float, float]:
@@ -210,6 +219,8 @@ def fit_affine(output_hu: np.ndarray, input_hu: np.ndarray, window: Window) -> t
     return float(gain), float((sy - gain * sx) / n)
 
 
-def apply_affine(hu: np.ndarray, gain: float, offset: float, window: Window) -> np.ndarray:
-    """``gain * hu + offset``, clipped to the window; float32."""
-    return np.clip(hu * np.float32(gain) + np.float32(offset), window.lo, window.hi)
+def apply_affine(hu: np.ndarray, gain: float, offset: float, window: Window) -> None:
+    """``gain * hu + offset``, clipped to the window, in place."""
+    hu *= np.float32(gain)
+    hu += np.float32(offset)
+    np.clip(hu, window.lo, window.hi, out=hu)

@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from . import causal_video, codecs, extractors, generators, library, tiny_video, windowed
+from . import causal_video, codecs, external, extractors, generators, library, tiny_video, windowed
 from .extractors import EXTRACTORS
 from .generators import GENERATORS, RESIDUAL_STD
-from .rows import CodecRow, ExtractorRow, GeneratorRow, NetworkRow, Row, WeightFile
+from .rows import TESTED, CodecRow, ExtractorRow, GeneratorRow, NetworkRow, Row, WeightFile
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,6 +21,7 @@ __all__ = [
     "GENERATORS",
     "NETWORKS",
     "RESIDUAL_STD",
+    "TESTED",
     "CodecRow",
     "ExtractorRow",
     "GeneratorRow",
@@ -39,6 +40,7 @@ CODECS: dict[str, CodecRow] = {
     **tiny_video.CODECS,
     **causal_video.CODECS,
     **windowed.CODECS,
+    **external.CODECS,
 }
 NETWORKS: dict[str, NetworkRow] = {
     **codecs.NETWORKS,

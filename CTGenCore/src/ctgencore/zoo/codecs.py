@@ -47,7 +47,6 @@ NETWORKS: dict[str, NetworkRow] = {
             "in_channels": 12,
             "out_channels": 12,
             "patch_size": 2,
-            "scale_factor_spatial": 16,
             "latents_mean": (
                 -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891,
                 0.1570, -0.0098, 0.0375, -0.1825, -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158, 0.2502,
@@ -73,15 +72,23 @@ CODECS: dict[str, CodecRow] = {
             description="The default: ships with CTGen, works offline, fast on a CPU. No medical image in training.",
             codec="leanvae:LeanVAECodec",
             network="embedded",
+            stride_zyx=(4, 8, 8),
+            latent_channels=16,
+            parameters=2_561_492,
+            tested="weights",
             weights=(WeightFile(filename="embedded_codec.safetensors", packaged=True),),
             source="trained by `ctgencore train embedded-codec`",
         ),
         CodecRow(
             name="leanvae",
             title="LeanVAE dim16",
-            description="The VAE of the Foundation-VAE generator (39.8 M parameters); exact streaming and tiles.",
+            description="The VAE of the Foundation-VAE generator; exact streaming and tiles.",
             codec="leanvae:LeanVAECodec",
             network="leanvae",
+            stride_zyx=(4, 8, 8),
+            latent_channels=16,
+            parameters=39_785_940,
+            tested="golden",
             weights=(WeightFile(filename="LeanVAE-dim16.ckpt", repo="Yumic/LeanVAE"),),
             license="MIT",
             source="westlake-repl/LeanVAE",
@@ -89,9 +96,13 @@ CODECS: dict[str, CodecRow] = {
         CodecRow(
             name="leanvae-4",
             title="LeanVAE dim4",
-            description="As leanvae with 4 instead of 16 channels per 4x8x8 (64 voxels per number).",
+            description="As leanvae, with a quarter of its channels.",
             codec="leanvae:LeanVAECodec",
             network="leanvae_4",
+            stride_zyx=(4, 8, 8),
+            latent_channels=4,
+            parameters=39_767_496,
+            tested="golden",
             weights=(WeightFile(filename="LeanVAE-dim4.ckpt", repo="Yumic/LeanVAE"),),
             license="MIT",
             source="westlake-repl/LeanVAE",
@@ -99,9 +110,13 @@ CODECS: dict[str, CodecRow] = {
         CodecRow(
             name="taef2",
             title="TAEF2 (tiny FLUX.2 autoencoder)",
-            description="A natural-image VAE, slice by slice (2.7 M parameters); practical on a CPU.",
+            description="A natural-image VAE, slice by slice; practical on a CPU.",
             codec="taef2:TinyFlux2Codec",
             network="taef2",
+            stride_zyx=(1, 8, 8),
+            latent_channels=32,
+            parameters=2_677_027,
+            tested="golden",
             weights=(
                 WeightFile(
                     filename="taef2_encoder.pth",
@@ -121,9 +136,13 @@ CODECS: dict[str, CodecRow] = {
         CodecRow(
             name="wan2.1",
             title="WAN 2.1 VAE",
-            description="Video VAE of Wan2.1 (127 M parameters), 16 channels per 4x8x8; streams exactly. Wants a GPU.",
+            description="Video VAE of Wan2.1; streams exactly. Wants a GPU.",
             codec="wan:WanCodec",
             network="wan2.1",
+            stride_zyx=(4, 8, 8),
+            latent_channels=16,
+            parameters=126_892_531,
+            tested="golden",
             weights=(
                 WeightFile(
                     filename="vae/diffusion_pytorch_model.safetensors",
@@ -137,9 +156,13 @@ CODECS: dict[str, CodecRow] = {
         CodecRow(
             name="wan2.2",
             title="WAN 2.2 VAE",
-            description="Video VAE of Wan2.2-TI2V-5B (705 M parameters), 48 channels per 4x16x16. Wants a GPU.",
+            description="Video VAE of Wan2.2-TI2V-5B. Wants a GPU.",
             codec="wan:WanCodec",
             network="wan2.2",
+            stride_zyx=(4, 16, 16),
+            latent_channels=48,
+            parameters=704_688_668,
+            tested="golden",
             weights=(
                 WeightFile(
                     filename="vae/diffusion_pytorch_model.safetensors",
@@ -155,12 +178,18 @@ CODECS: dict[str, CodecRow] = {
             title="16 DCT coefficients",
             description="Baseline without a network: the 16 strongest of 256 DCT coefficients of each 4x8x8 block.",
             codec="dct:DCTCodec",
+            stride_zyx=(4, 8, 8),
+            latent_channels=16,
+            tested="contract",
         ),
         CodecRow(
             name="identity",
             title="Identity",
             description="Changes nothing: for testing the way of the data.",
             codec="identity:IdentityCodec",
+            stride_zyx=(1, 1, 1),
+            latent_channels=1,
+            tested="contract",
         ),
     )
 }

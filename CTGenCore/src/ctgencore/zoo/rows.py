@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
+
+TESTED = {  # besides the contract suite, which every codec passes: sizes, streaming, tiles, grey, determinism
+    "golden": "our own network gives the original's numbers on deterministic weights",
+    "library": "the network is a class of diffusers or MONAI",
+    "weights": "its weights come with CTGen and were measured on real CT",
+    "contract": "nothing else: this very network was compared with no original",
+    "program": "it is the user's own copy of the original; the way to it and back was tested with a stand-in",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +53,8 @@ class Row:
         weights: files to have before first use.
         license: SPDX name of the weights' licence.
         source: where the weights come from and who made them.
+        program: environment variables that name the interpreter and the script of a program of the user's own, which
+            holds the network and its weights; empty: CTGen has the network.
     """
 
     kind: ClassVar[str]
@@ -54,6 +65,7 @@ class Row:
     weights: tuple[WeightFile, ...] = ()
     license: str = "Apache-2.0"
     source: str = ""
+    program: tuple[str, ...] = ()
 
     @property
     def needs_weights(self) -> bool:
@@ -68,6 +80,10 @@ class CodecRow(Row):
     Attributes:
         codec: ``module:Class`` below :mod:`ctgencore.codecs`.
         network: row of :data:`NETWORKS`, or None when there is no network.
+        stride_zyx: voxels per latent.
+        latent_channels: numbers per latent.
+        parameters: of the network as published, in RGB.
+        tested: how we know that it does what the original does, a key of :data:`TESTED`.
         is_2d: works slice by slice, so that tri-planar averaging applies.
         config: attributes of the codec class that differ from its own, see the class.
     """
@@ -76,8 +92,22 @@ class CodecRow(Row):
 
     codec: str
     network: str | None = None
+    stride_zyx: tuple[int, int, int]
+    latent_channels: int
+    parameters: int = 0
+    tested: str
     is_2d: bool = False
     config: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def compression(self) -> float:
+        """Voxels of a grey volume per latent number, far from its ends."""
+        return math.prod(self.stride_zyx) / self.latent_channels
+
+    @property
+    def rate(self) -> str:
+        """Voxels per latent, numbers per latent and their ratio: ``4x8x8, 16 ch, 16:1``."""
+        return f"{'x'.join(map(str, self.stride_zyx))}, {self.latent_channels} ch, {self.compression:.3g}:1"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +123,7 @@ class GeneratorRow(Row):
         text_config: keyword arguments of the text encoder.
         prediction: what the network predicts, ``epsilon`` or ``v_prediction``.
         trained_with_dropout: conditions were dropped in training, so that guidance works.
+        drafts: follows disease masks better than words, so that a mask is drafted from the report where none is given.
         config: the generator's switches, see its class.
     """
 
@@ -106,6 +137,7 @@ class GeneratorRow(Row):
     text_config: dict[str, Any] = field(default_factory=dict)
     prediction: str = "epsilon"
     trained_with_dropout: bool = False
+    drafts: bool = False
     config: dict[str, Any] = field(default_factory=dict)
 
 

@@ -24,10 +24,13 @@ CODECS: dict[str, CodecRow] = {
         CodecRow(
             name="cvvae-4z",
             title="CV-VAE",
-            description="Video VAE with Stable Diffusion 2's latents (182 M parameters), 4 channels per 4x8x8: the "
-            "paper's. Wants a GPU.",
+            description="Video VAE with Stable Diffusion 2's latents: the paper's. Wants a GPU.",
             codec="cvvae:CVVAECodec",
             network="cvvae_4z",
+            stride_zyx=(4, 8, 8),
+            latent_channels=4,
+            parameters=182_446_475,
+            tested="golden",
             weights=(WeightFile(filename="vae3d/diffusion_pytorch_model.safetensors", repo="AILab-CVC/CV-VAE"),),
             license="none published",
             source="AILab-CVC/CV-VAE",
@@ -35,9 +38,13 @@ CODECS: dict[str, CodecRow] = {
         CodecRow(
             name="cvvae-sd3-16z",
             title="CV-VAE SD3",
-            description="Video VAE with Stable Diffusion 3's latents (182 M parameters), 16 channels per 4x8x8.",
+            description="Video VAE with Stable Diffusion 3's latents.",
             codec="cvvae:CVVAECodec",
             network="cvvae_sd3_16z",
+            stride_zyx=(4, 8, 8),
+            latent_channels=16,
+            parameters=181_892_515,
+            tested="golden",
             weights=(WeightFile(filename="vae3d_sd3/diffusion_pytorch_model.safetensors", repo="AILab-CVC/CV-VAE"),),
             license="none published",
             source="AILab-CVC/CV-VAE",
@@ -45,10 +52,13 @@ CODECS: dict[str, CodecRow] = {
         CodecRow(
             name="medvae-4x",
             title="MedVAE 3D 4x",
-            description="A VAE trained on CT and MR (161 M parameters), 1 channel per 4x4x4; its sizes and order are "
-            "assumed, never compared with the original.",
+            description="A VAE trained on CT and MR; sizes and order are assumed, never compared with the original.",
             codec="medvae:MedVAECodec",
             network="medvae_4x",
+            stride_zyx=(4, 4, 4),
+            latent_channels=1,
+            parameters=161_001_358,
+            tested="contract",
             weights=(WeightFile(filename="model_weights/vae_4x_1c_3D.ckpt", repo="stanfordmimi/MedVAE"),),
             license="MIT",
             source="StanfordMIMI/MedVAE",
@@ -56,10 +66,13 @@ CODECS: dict[str, CodecRow] = {
         CodecRow(
             name="medvae-8x",
             title="MedVAE 3D 8x",
-            description="The same, 1 channel per 8x8x8; its sizes and order are assumed, never compared with the "
-            "original.",
+            description="As medvae-4x, coarser; sizes and order are assumed, never compared with the original.",
             codec="medvae:MedVAECodec",
             network="medvae_8x",
+            stride_zyx=(8, 8, 8),
+            latent_channels=1,
+            parameters=245_952_398,
+            tested="contract",
             weights=(WeightFile(filename="model_weights/vae_8x_1c_3D.ckpt", repo="stanfordmimi/MedVAE"),),
             license="MIT",
             source="StanfordMIMI/MedVAE",
@@ -67,9 +80,13 @@ CODECS: dict[str, CodecRow] = {
         CodecRow(
             name="osp",
             title="Open-Sora-Plan OD-VAE 1.2",
-            description="Video VAE of Open-Sora-Plan 1.2 (239 M parameters), 4 channels per 4x8x8. Wants a GPU.",
+            description="Video VAE of Open-Sora-Plan 1.2. Wants a GPU.",
             codec="osp:ODVAECodec",
             network="osp_odvae_v12",
+            stride_zyx=(4, 8, 8),
+            latent_channels=4,
+            parameters=239_189_991,
+            tested="golden",
             weights=(
                 WeightFile(
                     filename="vae/diffusion_pytorch_model.safetensors",
