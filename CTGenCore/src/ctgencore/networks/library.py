@@ -69,6 +69,10 @@ class ImageKL(_Image, diffusers.AutoencoderKL):
     """Stable Diffusion 3 and FLUX.1: 8x8."""
 
 
+class ImageFlux2(_Image, diffusers.AutoencoderKLFlux2):
+    """FLUX.2: 8x8."""
+
+
 class ImageDC(_Image, diffusers.AutoencoderDC):
     """Deep compression: 32x32."""
 
