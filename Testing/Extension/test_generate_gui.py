@@ -245,6 +245,16 @@ def test_report_and_masks_that_contradict_each_other(host: Any, panel: Any, scen
     assert not panel.ui.checkLabel.visible
 
 
+def test_a_report_without_disease_segments_is_drafted(host: Any, panel: Any, scene: Any) -> None:
+    panel.ui.segmentTable.item(row_of(panel, "Pleural effusion"), 0).setCheckState(qt.Qt.Unchecked)
+    type_report(panel, "Right pleural effusion.")
+    host.wait(lambda: "drafted from the report: Pleural effusion (right)" in panel.ui.checkLabel.text, PATIENCE)
+    panel.ui.draftBox.setChecked(False)
+    host.wait(lambda: "paint it to say where" in panel.ui.checkLabel.text, PATIENCE)
+    assert "drafted" not in panel.ui.checkLabel.text
+    panel.ui.draftBox.setChecked(True)
+
+
 # Runs
 
 
@@ -334,6 +344,8 @@ def test_what_if(host: Any, panel: Any, scene: Any, picture: Picture) -> None:
     healthy, diseased = panel.logic.runner.volumes
     assert healthy.GetName() == "Synthetic A without diseases seed 0"
     assert not scene.segmentation.GetDisplayNode().GetVisibility2DFill()
+    asked = [request["options"]["draft"] for request in panel.logic.runner.plan.requests]
+    assert asked == [False, True], "a draft would bring the diseases back into A"
     difference = slicer.util.getNode("B minus A")
     np.testing.assert_array_equal(array(difference), array(diseased).astype(int) - array(healthy))
     lesion = scene.labels == 159

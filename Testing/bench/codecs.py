@@ -3,6 +3,7 @@
     python Testing/bench/codecs.py                       # 65x256x256 on this CPU, those that take less than a minute
     python Testing/bench/codecs.py --slab                # one slab of 64x64: bytes per voxel, for `bytes_per_voxel`
     python Testing/bench/codecs.py --growth              # memory with 257 slices against 65
+    python Testing/bench/codecs.py --seams               # a slab of a procedural chest in tiles against the whole plane
     python Testing/bench/codecs.py --device cuda --dtype bfloat16 --shape 129 512 512
 
 Every measurement has a process of its own. Peak is what the process grew by (CPU) or what was allocated, weights
@@ -23,15 +24,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from ctgencore import phantom
 from ctgencore.codecs.base import Codec
-from ctgencore.codecs.plan import SlabPlan, slabs
+from ctgencore.codecs.plan import Observed, SlabPlan, overlap, slabs, smallest_tile
 from ctgencore.intensity import WINDOWS
 from ctgencore.runtime import PeakMemory
 from ctgencore.zoo import CODECS, NETWORKS
 
 TRIAL = (17, 64, 64)
 FEW, MANY = 65, 257  # slices, of --growth
-EDGE = 64  # voxels in plane of --growth and --slab, at least four latents
+EDGE = 64  # voxels in plane of --slab, and of --growth by default; at least four latents
 
 
 def has_peer(name: str) -> bool:
@@ -70,10 +72,12 @@ def plain(codec: Codec, hu: np.ndarray) -> np.ndarray:
 def measure(
     name: str, way: str, device: str, dtype: str, shape: tuple[int, int, int], limit: float, threads: int
 ) -> dict[str, float]:
-    """One codec in one way: ``run``, ``plain`` or ``slab``."""
+    """One codec in one way: ``run``, ``plain``, ``slab`` or ``seams``."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     codec = Codec.without_weights(name, random=True, grey=way != "plain").to(device, dtype=dtype)
+    if way == "seams":
+        return seams(codec)
     if way == "slab":
         slices = codec.window or (2 * codec.stride_zyx[0] + 1 if codec.stride_zyx[0] > 1 else 8)
         edge = max(EDGE, 4 * codec.stride_zyx[1])
@@ -91,6 +95,22 @@ def measure(
     return timed(lambda: work(codec, whole), codec.device)
 
 
+def seams(codec: Codec) -> dict[str, float]:
+    """Mean absolute HU between tiles and the whole plane, and what the record would say (0: nothing was blended)."""
+    unit = codec.stride_zyx[1]
+    tile = smallest_tile(codec) + 2 * unit
+    edge = tile + (tile - overlap(codec) * unit)  # two tiles a side
+    slices = codec.window or 1 + 2 * codec.stride_zyx[0]
+    ct = phantom.chest((slices, edge, edge), seed=1, spacing_mm=(350 / edge, 350 / edge, 3.0)).ct.voxels
+    whole = codec.reconstruct_hu(ct, WINDOWS["wide"])
+    plan = codec.plan(ct.shape)
+    codec.plan = lambda shape, memory=None: SlabPlan(plan.slices, tile, 0)  # type: ignore[method-assign]
+    codec.observed = Observed()
+    tiled = codec.reconstruct_hu(ct, WINDOWS["wide"])
+    said = codec.observed.seam_hu(WINDOWS["wide"]) or 0.0
+    return {"edge": edge, "tile": tile, "difference": float(np.abs(tiled - whole).mean()), "seam": said}
+
+
 def alone(name: str, way: str, shape: tuple[int, ...], options: dict[str, Any]) -> dict[str, float] | str:
     """The measurement in a process of its own; words if there is none."""
     given = json.dumps({"name": name, "way": way, "shape": shape, **options})
@@ -106,9 +126,9 @@ def cells(found: dict[str, float] | str) -> str:
     return f"{found} | |" if isinstance(found, str) else f"{found['seconds']:.1f} | {found['bytes'] / 2**20:.0f} |"
 
 
-def grown(name: str, options: dict[str, Any]) -> str:
+def grown(name: str, plane: int, options: dict[str, Any]) -> str:
     """The line of --growth: the output volume, which grows with the scan, is taken off both."""
-    edge = max(EDGE, 4 * Codec.without_weights(name).stride_zyx[1])
+    edge = max(plane, 4 * Codec.without_weights(name).stride_zyx[1])
     found = [alone(name, "run", (slices, edge, edge), options) for slices in (FEW, MANY)]
     if isinstance(found[0], str) or isinstance(found[1], str):
         return f"| {name} | {edge} | {next(each for each in found if isinstance(each, str))} | | |"
@@ -126,6 +146,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--slab", action="store_true")
     parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--plane", type=int, default=EDGE, help="voxels of --growth in plane")
+    parser.add_argument("--seams", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -138,7 +160,17 @@ def main() -> None:
     if arguments.growth:
         print(f"| codec | plane | MiB, {FEW} slices | MiB, {MANY} slices | growth |\n|---|---|---|---|---|")
         for name in names:
-            print(grown(name, options), flush=True)
+            print(grown(name, arguments.plane, options), flush=True)
+    elif arguments.seams:
+        print("| codec | plane | tile | tiled - whole, HU | neighbors disagree, HU |\n|---|---|---|---|---|")
+        for name in (name for name in names if not Codec.without_weights(name).whole_plane):
+            found = alone(name, "seams", shape, options)
+            told = (
+                f"{found} | | | |"
+                if isinstance(found, str)
+                else f"{found['edge']} | {found['tile']} | {found['difference']:.3f} | {found['seam']:.1f} |"
+            )
+            print(f"| {name} | {told}", flush=True)
     elif arguments.slab:
         print("| codec | bytes per voxel | declared |\n|---|---|---|")
         for name in names:

@@ -1,10 +1,11 @@
 """How well the embedded generator follows masks and words, on phantoms that it has never seen.
 
-    python Testing/bench/embedded_generator.py [--phantoms 24] [--text-phantoms 8] [--steps 20] [--json rows.json]
+    python Testing/bench/embedded_generator.py [--phantoms 24] [--text-phantoms 8] [--own-words] [--json rows.json]
 
 Prints the tables of BENCHMARKS.md. Each phantom (seeds from 900000, 64x128x128) is generated twice with one seed: from
 organ mask, disease mask and report, and as its healthy twin from the organ mask alone. The ceiling is the same measure
-on the phantom's own CT and on that CT through the codec. For the words alone see ``probe.py``.
+on the phantom's own CT and on that CT through the codec. A report without a disease mask is drawn with a mask drafted
+from it, with ``--own-words`` also without (twice the time); what the volumes show, ``probe.py`` says.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ CLASSES = {  # mask classes that a phantom can show, and a finding that shows th
     155: "Pulmonary fibrotic sequela",
     157: "Lung nodule",
 }
+WAYS = {"draft": "report alone, disease mask drafted from it", "own": "report alone, the network's own words"}
 IN_THE_MASK = ("Cardiomegaly", "Hiatal hernia")  # the organ mask shows whether they are there
 
 
@@ -127,9 +129,17 @@ def shifts(change: np.ndarray, diseases: np.ndarray) -> dict[int, float]:
 
 
 def measure_words(
-    generator: ctg.Generator, cases: list[Case], probe: probes.Probe, options: dict[str, Any]
+    generator: ctg.Generator, cases: list[Case], probe: probes.Probe, options: dict[str, Any], ways: list[str]
 ) -> list[dict[str, Any]]:
-    """What one sentence does to the probe, with the healthy organ mask and no disease mask, against no report."""
+    """What one sentence does to the probe, with the healthy organ mask and no disease mask, against no report.
+
+    Args:
+        ways: of :data:`WAYS`.
+
+    Returns:
+        A row per finding, phantom and way. ``inside`` is the change of HU in the mask that a draft has or would have,
+        positive in the finding's direction, None where no disease class shows the finding.
+    """
 
     places = [probes.Regions.of(case.drawn.organs.voxels, case.drawn.ct.geometry.spacing_zyx) for case in cases]
 
@@ -144,20 +154,29 @@ def measure_words(
         for case, regions, silent in zip(cases, places, before, strict=True):
             patient = case.drawn.patient
             report = write(plan(patient, patient.seed, [name]), patient, patient.seed).impression
-            spoken = generator(case.drawn.organs, report=report, seed=patient.seed, **options).voxels
-            change = logits(spoken, regions) - silent
+            drafted = ctg.draft_diseases(case.drawn.organs, report, patient.seed).diseases
             own = probes.NAMES.index(name)
             others = [probes.NAMES.index(other) for other in probe.seen if other != name]
-            rows.append(
-                {
-                    "finding": name,
-                    "seed": patient.seed,
-                    "report": report,
-                    "change": float(change[own]),
-                    "others": float(change[others].mean()) if others else 0.0,
-                    "hu": float(np.abs(spoken - case.twin).mean(dtype=np.float64)),
-                }
-            )
+            for way in ways:
+                if way != "draft" and drafted is None:  # both ways are the same
+                    rows.append(rows[-1] | {"way": way})
+                    continue
+                asked = {"report": report, "seed": patient.seed, "draft": way == "draft"}
+                spoken = generator(case.drawn.organs, **asked, **options).voxels
+                change = logits(spoken, regions) - silent
+                moved = shifts(spoken - case.twin, drafted.voxels) if drafted is not None else {}
+                rows.append(
+                    {
+                        "finding": name,
+                        "way": way,
+                        "seed": patient.seed,
+                        "report": report,
+                        "change": float(change[own]),
+                        "others": float(change[others].mean()) if others else 0.0,
+                        "hu": float(np.abs(spoken - case.twin).mean(dtype=np.float64)),
+                        "inside": statistics.fmean(moved.values()) if moved else None,
+                    }
+                )
         log(f"words: {name}")
     return rows
 
@@ -242,23 +261,30 @@ def right_way(values: list[float]) -> str:
     return f"{share:.0%} {verdict(share >= RIGHT_WAY)}"
 
 
-def table_of_words(rows: list[dict[str, Any]], probe: probes.Probe) -> list[str]:
+def table_of_words(rows: list[dict[str, Any]], title: str, probe: probes.Probe) -> list[str]:
     lines = [
-        "| words alone | held-out AUC | logit rose | mean change of it | of the other logits | of HU, absolute |",
-        "|" + "---|" * 6,
+        f"| {title} | held-out AUC | logit rose | mean change of it | of the other logits | of HU, absolute "
+        "| of HU in the draft, the right way |",
+        "|" + "---|" * 7,
     ]
     for name in dict.fromkeys(row["finding"] for row in rows):
         of_it = [row for row in rows if row["finding"] == name]
         rose = sum(row["change"] > 0 for row in of_it)
         change, others, hu = (statistics.fmean(row[field] for row in of_it) for field in ("change", "others", "hu"))
-        lines.append(
-            f"| {name} | {probe.auc[name]:.2f} | {rose} of {len(of_it)} | {change:+.2f} | {others:+.2f} | {hu:.1f} |"
-        )
+        inside = [row["inside"] for row in of_it if row["inside"] is not None]
+        shift = f"{statistics.fmean(inside):+.0f}" if inside else "no class"
+        told = f"{rose} of {len(of_it)} | {change:+.2f} | {others:+.2f} | {hu:.1f} | {shift}"
+        lines.append(f"| {name} | {probe.auc[name]:.2f} | {told} |")
     if rows:
         rose = sum(row["change"] > 0 for row in rows)
-        lines.append(f"| all | | {rose} of {len(rows)} | {statistics.fmean(row['change'] for row in rows):+.2f} | | |")
+        mean = statistics.fmean(row["change"] for row in rows)
+        lines.append(f"| all | | {rose} of {len(rows)} | {mean:+.2f} | | | |")
+    return lines
+
+
+def unseen_findings(probe: probes.Probe) -> list[str]:
     unseen = [f"{name} {value:.2f}" for name, value in probe.auc.items() if name not in probe.seen]
-    lines.append(f"\nNot seen by the probe (held-out AUC below {probes.VISIBLE_AUC}): {', '.join(unseen) or 'none'}.")
+    lines = [f"Not seen by the probe (held-out AUC below {probes.VISIBLE_AUC}): {', '.join(unseen) or 'none'}."]
     shown = [name for name in probe.seen if name in IN_THE_MASK]
     if shown:
         lines.append(f"Left out, since the organ mask says whether they are there: {', '.join(shown)}.")
@@ -274,6 +300,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--phantoms", type=int, default=24)
     parser.add_argument("--text-phantoms", type=int, default=8, help="0 leaves the words out")
+    parser.add_argument("--own-words", action="store_true", help="also reports without a drafted disease mask")
     parser.add_argument("--probe-phantoms", type=int, default=360)
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes that draw the probe's phantoms"
@@ -302,8 +329,10 @@ def main() -> None:
     result: dict[str, Any] = {"options": options, "weights": generator.weights, "alone": alone, "masks": rows}
     if arguments.text_phantoms:
         probe = probes.train(arguments.probe_phantoms, arguments.workers)
-        spoken = measure_words(generator, cases[: arguments.text_phantoms], probe, options)
-        parts.append(table_of_words(spoken, probe))
+        ways = list(WAYS) if arguments.own_words else ["draft"]
+        spoken = measure_words(generator, cases[: arguments.text_phantoms], probe, options, ways)
+        parts += [table_of_words([row for row in spoken if row["way"] == way], WAYS[way], probe) for way in ways]
+        parts.append(unseen_findings(probe))
         result |= {"auc": probe.auc, "words": spoken}
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1))

@@ -41,6 +41,13 @@ def generate(
     mask: Annotated[Path | None, typer.Option("-m", "--mask", help="Label file: organs.")] = None,
     disease: Annotated[Path | None, typer.Option(help="Label file: disease classes 150 to 162.")] = None,
     report: Annotated[str, typer.Option(help="Radiology report; @FILE reads a text file.")] = "",
+    draft: Annotated[
+        bool,
+        typer.Option(
+            "--draft/--no-draft",
+            help="Draft a disease mask from the report where none is given, or leave the words to the network.",
+        ),
+    ] = True,
     reference: Annotated[Path | None, typer.Option(help="A volume whose grid the result gets.")] = None,
     scheme: Annotated[
         str, typer.Option(help="Numbering of the mask: ctgen, totalsegmentator, vista3d, btcv, names, or a CSV file.")
@@ -87,6 +94,7 @@ def generate(
         options = {
             "model": model,
             "report": _text(report),
+            "draft": draft,
             "seed": seed,
             "steps": steps,
             "solver": solver,

@@ -22,6 +22,7 @@ from ..text.consistency import check_report
 from ..volume import LabelMap, Volume
 from ..zoo import GENERATORS, lookup
 from .common import ProgressEvent, Report, cpu_threads, versions
+from .draft import Draft, draft_diseases
 from .quality import Quality, assess
 
 PREVIEW_ZYX = (64, 128, 128)  # a preview has at most so many voxels along each axis
@@ -35,6 +36,8 @@ class GenerateOptions:
     Attributes:
         model: name in ``ctgencore info``.
         report: radiology report, free text; empty for none.
+        draft: draft a disease mask from the report where none is given, for models that follow masks better than words
+            (``foundation-embedded``); False leaves the words to the network.
         seed: of all noise; a further try takes the next one.
         steps: network passes of the solver.
         solver: ``ddim`` (as published), or ``dpm++`` or ``unipc``, which want fewer steps.
@@ -54,6 +57,7 @@ class GenerateOptions:
 
     model: str = "foundation-embedded"
     report: str = ""
+    draft: bool = True
     seed: int = 0
     steps: int = 20
     solver: str = "ddim"
@@ -114,12 +118,14 @@ class Conditions:
         geometry: of the result.
         organs, diseases: on that grid, in the model's numbering; None where there are none.
         problems: what a person should know before the run.
+        draft: how the diseases were drafted, None where they were not.
     """
 
     geometry: Geometry
     organs: LabelMap | None
     diseases: LabelMap | None
     problems: tuple[Problem, ...] = ()
+    draft: Draft | None = None
 
     @property
     def combined(self) -> np.ndarray | None:
@@ -144,7 +150,8 @@ def generate(
     Args:
         mask: organs, numbered as ``options.scheme`` says; diseases may be painted in (class id + 100). None: the
             anatomy of the procedural chest of that seed.
-        disease: disease classes 150..162 (see :data:`ctgencore.labels.DISEASES`); None or empty is healthy mode.
+        disease: disease classes 150..162 (see :data:`ctgencore.labels.DISEASES`); empty is healthy mode, and so is None
+            unless one is drafted from the report, see :class:`GenerateOptions`.
         reference: a volume whose grid the result gets; None for the mask's grid.
         generator: a loaded one; None loads the one that ``options`` names.
         options: see :class:`GenerateOptions`.
@@ -152,7 +159,8 @@ def generate(
         cancel: asked between them; answer True to stop.
 
     Returns:
-        A volume of whole HU, marked synthetic, with its record; ``record.results`` holds the quality gate.
+        A volume of whole HU, marked synthetic, with its record; ``record.results`` holds the quality gate, and what was
+        drafted from the report.
 
     Raises:
         InputError: masks on different grids, unknown labels, or options that contradict each other.
@@ -195,7 +203,8 @@ def generate(
             if quality.passed:
                 break
     quality, seed, hu = max(drawn, key=lambda item: (item[0].passed, item[0].score))
-    notes = [str(problem).strip() for problem in conditions.problems if problem.severity != "info"]
+    told = [problem for problem in conditions.problems if problem.severity != "info" or problem.code == "drafted"]
+    notes = [str(problem).strip() for problem in told]
     if len(drawn) > 1:
         notes.append(_why_this_one(drawn, seed))
     notes += [check.message for check in quality.checks if not check.passed]
@@ -210,7 +219,7 @@ def generate(
         inputs=[_fingerprint(item) for item in (mask, disease) if item is not None],
         device=str(generator.device),
         timings_s={"load": round(loaded - started, 3), "run": round(time.perf_counter() - loaded, 3)},
-        results={"quality": quality.as_dict()},
+        results={"quality": quality.as_dict(), **_drafted(conditions.draft)},
         notes=notes,
         versions=versions(),
         ctgencore_version=__version__,
@@ -248,17 +257,47 @@ def prepare(
     if organs is not None and reference is not None:
         organs = labels.with_body(organs, reference)
     organs, diseases = (_onto(item, grid) for item in (organs, diseases))
+    given = organs is not None
     if organs is None:
         organs = _procedural_organs(grid, options.seed)
         message = f"There is no organ mask: the anatomy is that of procedural chest {options.seed}."
         problems.append(Problem("anatomy", "warning", message, "Give an organ mask to choose it."))
     else:
         organs = labels.with_body(organs)  # adds nothing where the body is there already
+    draft = None
+    if options.draft and disease is None and diseases is None and lookup(GENERATORS, options.model, "generator").drafts:
+        draft = draft_diseases(organs, options.report, options.seed)
+        diseases = draft.diseases
+        problems += _draft_problems(draft)
+    if given:
         problems += labels.check(organs, diseases, latent_mm=_latent_mm(grid))
     if options.report:
         notices = check_report(options.report, organs, diseases)
+        # a draft contradicts its report only where the grid is too coarse for it: nothing that a person could mend
+        notices = [notice for notice in notices if draft is None or notice.severity == "info"]
         problems += [Problem(notice.code, notice.severity, notice.message, "") for notice in notices]
-    return Conditions(geometry=grid, organs=organs, diseases=diseases, problems=tuple(problems))
+    return Conditions(geometry=grid, organs=organs, diseases=diseases, problems=tuple(problems), draft=draft)
+
+
+def _draft_problems(draft: Draft) -> list[Problem]:
+    found = []
+    if draft.drawn:
+        message = f"No disease mask: drafted from the report: {draft}."
+        found.append(Problem("drafted", "info", message, "Give a mask to choose its place."))
+    if draft.left:
+        found.append(Problem("not-drafted", "info", f"Left to the words of the report: {'; '.join(draft.left)}.", ""))
+    return found
+
+
+def _drafted(draft: Draft | None) -> dict[str, Any]:
+    """What the record says of a draft."""
+    if draft is None or not (draft.drawn or draft.left):
+        return {}
+    drawn = [
+        {"finding": fact.finding, "class": fact.disease, "side": fact.side, "lobe": fact.lobe, "size_mm": fact.size_mm}
+        for fact in draft.drawn
+    ]
+    return {"drafted": drawn, "not_drafted": list(draft.left)}
 
 
 def _procedural_organs(grid: Geometry, seed: int) -> LabelMap:

@@ -43,6 +43,7 @@ class Mention:
         lobes: lung-lobe ids that the clause names.
         size_mm: the largest length given, 0 without one.
         text: the clause.
+        degree: ``mild``, ``moderate``, ``severe`` (of :data:`DEGREES`) or empty.
     """
 
     finding: str
@@ -51,6 +52,7 @@ class Mention:
     lobes: tuple[int, ...] = ()
     size_mm: float = 0.0
     text: str = ""
+    degree: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,13 @@ SIZES = re.compile(
     r"(\d+(?:[.,]\d+)?)(?:\s*[x\u00d7]\s*(\d+(?:[.,]\d+)?))?\s*(mm|cm|millimet(?:er|re)s?|centimet(?:er|re)s?)\b",
     re.IGNORECASE,
 )
+DEGREES = {
+    "mild": re.compile(r"\b(?:minimal|slight|mild|minor|small|tiny|thin|trace|subtle)(?:ly)?\b", re.IGNORECASE),
+    "moderate": re.compile(r"\bmoderate(?:ly)?\b", re.IGNORECASE),
+    "severe": re.compile(
+        r"\b(?:marked|pronounced|severe|large|massive|extensive|advanced|diffuse)(?:ly)?\b", re.IGNORECASE
+    ),
+}
 LOBE_IDS = {
     ("left", "upper"): 28,
     ("left", "middle"): 28,
@@ -207,6 +216,7 @@ def check_report(report: str, organs: LabelMap | None, diseases: LabelMap | None
         to_x = geometry.affine_lps()[0]
         x = to_x[0] * index[2] + to_x[1] * index[1] + to_x[2] * index[0] + to_x[3]
         on_left |= beside & (x > _midline(organ_ids, geometry))
+    there = {lobe for lobe in LUNG_LOBES if organ_ids is not None and (organ_ids == lobe).any()}
     spoken = mentions(report)
     notices: list[Notice] = []
     for number in sorted({*map(int, np.unique(kinds))} & set(DISEASES)):
@@ -215,7 +225,7 @@ def check_report(report: str, organs: LabelMap | None, diseases: LabelMap | None
         if number in OTHER_WORDS and OTHER_WORDS[number].search(report):
             continue
         here = kinds == number
-        notices += _about_class(number, names, told, on_left[here], lobes[here])
+        notices += _about_class(number, names, told, on_left[here], lobes[here], there)
         said = max((mention.size_mm for mention in told if not mention.negated), default=0.0)
         if said and number in (NODULE, EFFUSION):
             notices += _about_size(number, said, _extent(classes, number, geometry.spacing_zyx))
@@ -253,7 +263,8 @@ def _in_clause(clause: str) -> list[Mention]:
         negated = bool(DENIED_BEFORE.search(plain[:start])) or bool(DENIED_AFTER.search(plain[start:]))
         negated = negated or bool(DENIED_BEFORE.search(plain[start:end]))
         side, lobes = _place(part)
-        found.append(Mention(name, negated, side, lobes, _size(part), clause))
+        degree = next((word for word, pattern in DEGREES.items() if pattern.search(part)), "")
+        found.append(Mention(name, negated, side, lobes, _size(part), clause, degree))
     return _inherit(found)
 
 
@@ -347,9 +358,9 @@ def _named(number: int) -> str:
 
 
 def _about_class(
-    number: int, names: list[str], told: list[Mention], on_left: np.ndarray, lobes: np.ndarray
+    number: int, names: list[str], told: list[Mention], on_left: np.ndarray, lobes: np.ndarray, there: set[int]
 ) -> list[Notice]:
-    """Compare one mask class with what the report says about the findings it may show."""
+    """Compare one mask class with what the report says about the findings it may show; ``there``: the mask's lobes."""
     positive = [mention for mention in told if not mention.negated]
     what = " or ".join(name.lower() for name in names) or DISEASES[number].name.lower()
     if not positive:
@@ -375,7 +386,7 @@ def _about_class(
     # "in both lungs, the largest in the left upper lobe" leaves open where the others lie
     open_ended = any(_sides_of(mention.lobes) != mention.side for mention in positive if mention.side or mention.lobes)
     inside = lobes[np.isin(lobes, LUNG_LOBES)]
-    if not notices and named and not open_ended and len(inside):
+    if not notices and named & there and not open_ended and len(inside):
         share = float(np.isin(inside, list(named)).mean())
         if share < 0.25:
             most = ORGANS[int(np.bincount(inside).argmax())].name

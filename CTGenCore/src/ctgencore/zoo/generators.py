@@ -72,6 +72,7 @@ GENERATORS: dict[str, GeneratorRow] = {
             source="trained by `ctgencore train foundation.embedded`",
             prediction="v_prediction",
             trained_with_dropout=True,
+            drafts=True,
             config={
                 "label_divisor": 300.0,
                 "tissue": True,
