@@ -20,10 +20,10 @@ class WanCodec(Codec):
         config = network.config
         stride = 8 * (config.patch_size or 1)
         self.stride_zyx = (4, stride, stride)
-        # Measured in slabs of 4 slices, where the remembered frames weigh most: 6971 at width 96 (192x192), 2248 at 24
-        # (256x256), 1775 at 16 for every pixel (64 in patches of 2x2, 384x384).
+        # Measured in slabs of 4 slices, where the remembered frames weigh most: 6971 and 8102 at width 96 (192x192),
+        # 2248 at 24 (256x256), 1775 at 16 for every pixel (64 in patches of 2x2, 384x384).
         width = config.decoder_base_dim or config.base_dim
-        self.bytes_per_voxel = 600 + 67 * width / (config.patch_size or 1) ** 2
+        self.bytes_per_voxel = 700 + 77 * width / (config.patch_size or 1) ** 2
         self.latent_mean, self.latent_std = config.latents_mean, config.latents_std
 
     def _grey_weights(self) -> list[GreyWeight]:
