@@ -25,7 +25,7 @@ from ..intensity import Window
 from ..randomness import frame_noise
 from ..runtime import resolve_device, resolve_dtype
 from ..tiling import Tile, tile_axis
-from ..zoo import CODECS, CodecRow, build_network, load_class, lookup
+from ..zoo import CODECS, CodecRow, build_empty, build_network, load_class, lookup
 from .plan import (
     Observed,
     Passage,
@@ -152,8 +152,8 @@ class Codec:
         row: CodecRow = lookup(CODECS, name, "codec")
         network = None
         if row.network is not None:
-            with torch.random.fork_rng(devices=[]), torch.device("cpu" if random else "meta"):
-                network = build_network(row.network)
+            with torch.random.fork_rng(devices=[]):
+                network = build_network(row.network) if random else build_empty(row.network)
         codec: Codec = load_class("codecs", row.codec)(row, network)
         if grey:
             codec.fold_grey()

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..checkpoint import check_names, listed
 from ..errors import WeightsError
 from ..text.cxrbert import bert_tensors, build_bert
-from ..zoo import CODECS, GeneratorRow, build_network
+from ..zoo import CODECS, GeneratorRow, build_empty
 
 UNET, AVERAGE, TEXT, CODEC = FAMILIES = (
     "model.diffusion_model.",
@@ -77,9 +77,9 @@ def convert(row: GeneratorRow, tensors: Mapping[str, Tensor], *, average: bool =
         raise WeightsError(f"The text encoder is missing: there is no '{TEXT}{WORDS}'.")
     with torch.device("meta"):
         check_names(build_bert(len(text[WORDS]), **row.text_config), text)
-        network = build_network(row.network, **row.network_config)
-        if codec:
-            check_names(build_network(str(CODECS[row.codec].network)), codec)
+    network = build_empty(row.network, **row.network_config)
+    if codec:
+        check_names(build_empty(str(CODECS[row.codec].network)), codec)
     if not any(SLICE_CONV in name for name in unet):
         unet |= _identities(network)
     check_names(network, unet)

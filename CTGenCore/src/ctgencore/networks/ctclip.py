@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import check_names
 from ..errors import InputError, WeightsError
-from ..zoo import build_network
+from ..zoo import build_empty
 
 if TYPE_CHECKING:
     from ..zoo import ExtractorRow
@@ -297,8 +297,7 @@ def convert(row: ExtractorRow, tensors: Mapping[str, Tensor]) -> dict[str, Tenso
     Raises:
         WeightsError: a file of the first version, of the fine-tuned classifier, or of something else.
     """
-    with torch.device("meta"):
-        net = build_network(row.network)
+    net = build_empty(row.network)
     wanted = net.state_dict()
     if any(name.startswith("trained_model.") for name in tensors):
         raise WeightsError(

@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..checkpoint import check_names
-from ..zoo import CodecRow, build_network
+from ..zoo import CodecRow, build_empty
 from .wan_blocks import Decoder, Encoder, Pointwise, State, Step
 
 LEVEL = 3  # resnets of a decoder level; what follows them in the official numbering is the upsampler
@@ -128,9 +128,7 @@ def convert(row: CodecRow, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if "encoder.conv1.weight" in tensors:
         tensors = {diffusers_name(name): tensor for name, tensor in tensors.items()}
     assert row.network is not None
-    with torch.device("meta"):
-        net = build_network(row.network)
-    return check_names(net, tensors)
+    return check_names(build_empty(row.network), tensors)
 
 
 def diffusers_name(name: str) -> str:

@@ -89,3 +89,18 @@ def build_network(name: str, **config: Any) -> nn.Module:
     """
     row = lookup(NETWORKS, name, "network")
     return load_class("networks", row.cls)(**{**row.config, **config}).eval()
+
+
+def build_empty(name: str, **config: Any) -> nn.Module:
+    """As :func:`build_network`, without memory for the weights: all tensors are on the ``meta`` device.
+
+    Raises:
+        InputError: unknown name.
+    """
+    import torch
+
+    row = lookup(NETWORKS, name, "network")
+    cls = load_class("networks", row.cls)  # before the device is set: libraries make constants when they are imported
+    with torch.device("meta"):
+        network = cls(**{**row.config, **config})
+    return network.eval().to("meta")
