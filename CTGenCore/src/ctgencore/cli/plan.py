@@ -42,13 +42,15 @@ def _print(input: Path, found: Forecast, memory: str | None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from ..codecs.plan import SHARE_OF_FREE
+
     console = wide()
 
     def say(line: str) -> None:
         console.print(escape(line), soft_wrap=True)
 
     z, y, x = found.shape_zyx
-    free = "as given" if memory else "60 % of what is free"
+    free = "as given" if memory else f"{SHARE_OF_FREE:.0%} of what is free"
     say(f"{x} x {y} x {z} voxels through '{found.codec}' on {found.device}; {_size(found.budget_bytes)} ({free}).")
     table = Table("precision", "weights", "activations", "cut", "rounds by, HU: all (soft tissue)")
     for choice in found.choices:
@@ -61,9 +63,7 @@ def _print(input: Path, found: Forecast, memory: str | None) -> None:
     trial, (tz, ty, tx) = found.trial, found.trial.shape_zyx
     weights = "random weights: its own are not here" if trial.random_weights else "its own weights"
     per_voxel = trial.peak_bytes / (tz * ty * tx)
-    say(
-        f"Memory: {found.bytes_per_voxel:.0f} bytes per voxel of a slab in float32, measured for this codec at 64 x 64."
-    )
+    say(f"Memory: {found.bytes_per_voxel:.0f} bytes per voxel of a slab in float32, measured for this codec.")
     say(f"The trial took {per_voxel:.0f}. Input and output volume take {_size(found.volumes_bytes)} of RAM besides.")
     say(f"Time: about {_duration(found.seconds)}, from {trial.seconds:.2f} s for {tx} x {ty} x {tz} voxels here")
     often = found.network_voxels / (x * y * z)
