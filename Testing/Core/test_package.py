@@ -31,7 +31,7 @@ LAYERS = {  # first part of a module's path -> layer; a module that is missing h
     **dict.fromkeys(("runtime", "tiling", "randomness"), 1),
     **dict.fromkeys(("codecs", "networks", "diffusion", "text", "hub", "checkpoint"), 2),
     **dict.fromkeys(("tasks", "generators", "training", "metrics"), 3),
-    **dict.fromkeys(("__init__", "__main__", "cli", "jobs", "worker", "report"), 4),
+    **dict.fromkeys(("__init__", "__main__", "cli", "jobs", "worker", "report", "cluster", "adapters"), 4),
 }
 MODULES = sorted(SOURCE.rglob("*.py"))
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CTGenCore" / "README.md", *(ROOT / "CTGenCore" / "docs").glob("*.md")])

@@ -1,0 +1,1 @@
+"""What fits CTGen's parts into other libraries."""
