@@ -17,6 +17,7 @@ from . import geometry
 from .engine import Interpreter
 from .process import EngineProcess
 
+ID = "job"  # in every event that is about the whole job
 JOB, CANCEL, LOG = "job.json", "cancel", "log.txt"
 INPUT, OUTPUT, DIFFERENCE = "input.nrrd", "output.nrrd", "difference.nrrd"
 LAST_LINES = 8  # of stderr, shown when the engine ends without a reason
@@ -59,7 +60,8 @@ class EngineJob:
         OSError: the job folder cannot be written or the engine cannot be started.
     """
 
-    OUTPUTS: tuple[str, ...] = ("volume", "record")  # files that a result names; the last one is the record
+    OUTPUTS: tuple[str, ...] = ("volume", "record")  # what a result names and must be there
+    HAS_RECORD = True  # the last of them is the record, JSON
     EXIT_CODES: tuple[int, ...] = (0,)  # with a result
 
     def __init__(
@@ -81,7 +83,7 @@ class EngineJob:
         try:
             self._writeInputs()
             with open(self.path(JOB), "w", encoding="utf-8") as file:
-                json.dump({"op": "run", "id": "job", **self.request}, file, indent=2)
+                json.dump({"op": "run", "id": ID, **self.request}, file, indent=2)
             self._process = EngineProcess(
                 interpreter.command("run", self.path(JOB)),
                 interpreter.environment(),
@@ -192,8 +194,10 @@ class EngineJob:
             return Outcome("failed", _("The engine ended without a result. See the log."))
         outputs = self._result.get("outputs")
         wanted = (*self.OUTPUTS, "difference") if self.request.get("difference") else self.OUTPUTS
-        if not isinstance(outputs, dict) or not all(os.path.isfile(str(outputs.get(key, ""))) for key in wanted):
+        if not isinstance(outputs, dict) or not all(os.path.exists(str(outputs.get(key, ""))) for key in wanted):
             return Outcome("failed", _("The engine reported a result, but its files are missing. See the log."))
+        if not self.HAS_RECORD:
+            return Outcome("done", result=self._result)
         try:
             with open(outputs[self.OUTPUTS[-1]], encoding="utf-8") as file:
                 record = file.read()

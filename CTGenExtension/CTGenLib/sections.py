@@ -48,12 +48,13 @@ class RunSection:
         logic: has ``running``, ``job`` and ``failedFolder``.
 
     Attributes:
-        part: put before what the engine does, when a run has several jobs.
+        part: put before what the engine does, when a run has several jobs or cases.
+        note: said instead of how long the engine runs or is silent, unless empty.
     """
 
     def __init__(self, ui: Any, logic: Any) -> None:
         self.ui, self._logic = ui, logic
-        self._stage = self.part = ""
+        self._stage = self.part = self.note = ""
         self._began = self._heard = 0.0
         ui.progressBar.setVisible(False)
         ui.copyLogButton.connect("clicked(bool)", self.onCopyLogButton)
@@ -133,6 +134,8 @@ class RunSection:
         words = [self.part + _("Running for {time}.").format(time=duration(now - self._began))]
         if self._logic.job.cancelling:
             words = [_("Cancelling...")]
+        elif self.note:
+            words = [self.note]
         elif now - self._heard > SILENCE_S:
             silence = duration(now - self._heard)
             words.append(_("No news from the engine for {time}; wait or cancel.").format(time=silence))

@@ -26,6 +26,13 @@ def segmentIds(segmentationNode) -> list[str]:
     return [segmentation.GetNthSegmentID(row) for row in range(segmentation.GetNumberOfSegments())]
 
 
+def usedSegments(segmentationNode) -> list[tuple[str, str]]:
+    """(ID, name) of the segments that are not marked as left out, in the segmentation's own order."""
+    segmentation = segmentationNode.GetSegmentation()
+    every = [(segmentId, segmentation.GetSegment(segmentId)) for segmentId in segmentIds(segmentationNode)]
+    return [(segmentId, segment.GetName().strip()) for segmentId, segment in every if tag(segment, USE_TAG) != "0"]
+
+
 def tag(segment, name: str) -> str:
     """A segment's tag; empty: it has none."""
     text = vtk.reference("")

@@ -9,6 +9,7 @@ import slicer
 
 _PYTHON = "CTGen/PythonPath"
 _REPORTS = "CTGen/Reports"
+_AUGMENT_OUTPUT = "CTGen/AugmentOutput"
 REPORTS_KEPT = 20
 
 
@@ -20,6 +21,16 @@ def pythonPath() -> str:
 def setPythonPath(path: str) -> None:
     """Remember the user's interpreter; empty: Slicer's own."""
     qt.QSettings().setValue(_PYTHON, path.strip())
+
+
+def augmentOutput() -> str:
+    """The folder of the last augmentation that was not finished; empty: there is none."""
+    return slicer.util.settingsValue(_AUGMENT_OUTPUT, "", converter=str)
+
+
+def setAugmentOutput(folder: str) -> None:
+    """Remember where an augmentation goes on after Slicer was started again; empty: nowhere."""
+    qt.QSettings().setValue(_AUGMENT_OUTPUT, folder)
 
 
 def reports() -> list[str]:

@@ -12,7 +12,7 @@ from typing import Annotated
 import numpy as np
 import slicer
 import vtk
-from slicer import vtkMRMLScalarVolumeNode, vtkMRMLTableNode
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
@@ -33,10 +33,11 @@ from CTGenLib import geometry
 from CTGenLib.engine import EngineCheck
 from CTGenLib.sections import EngineSection, RunSection, duration, fillBox
 from CTGenReconstructLib import table
+from CTGenReconstructLib.augmentJob import AugmentationLogic
+from CTGenReconstructLib.augmentSection import AugmentSection
 from CTGenReconstructLib.codecTable import CodecTable, about
 from CTGenReconstructLib.comparisonSection import ComparisonSection
-from CTGenReconstructLib.logic import ReconstructionLogic
-from CTGenReconstructLib.problems import COMPARE, ONE
+from CTGenReconstructLib.problems import AUGMENT, COMPARE
 
 WINDOWS = ("wide", "soft", "lung", "custom")
 
@@ -56,7 +57,8 @@ input's grid and Hounsfield units and keeps a record of how it was made. For res
 <p><b>Steps</b>: 1. Choose a CT volume. 2. Choose a codec; 'embedded' needs no download. 3. Click Apply. The result
 appears under the input in the Data module.</p>
 <p>The tab <b>Compare</b> runs several codecs on the same CT and shows numbers, reconstructions and differences side by
-side.</p>
+side. The tab <b>Augment</b> makes a data set for segmentation larger: every case once more through a codec, labels
+untouched.</p>
 <p>The computation runs in a process of its own. If the line under Engine is not green, open that section: it says what
 is missing.</p>
 """) + self.getDefaultModuleDocumentationLink()  # fmt: skip
@@ -87,6 +89,10 @@ class CTGenReconstructParameterNode:
     difference - Also make output minus input.
     comparedCodecs - Names of the codecs to compare, with spaces between.
     comparison - Table of the comparison that is shown.
+    dataSet, augmentOutput - Folders: a data set for segmentation, and the one that is made of it.
+    views - Texts of its views, a JSON list; see the engine's AugmentOptions, also for mode, layout and seed.
+    caseVolume, caseSegmentation - What is added to the data set as a case.
+    caseName, casePatient - Its name (empty: that of the volume) and whose it is (empty: nobody else's).
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
@@ -101,6 +107,16 @@ class CTGenReconstructParameterNode:
     difference: bool = False
     comparedCodecs: str = "embedded dct16"
     comparison: vtkMRMLTableNode
+    dataSet: str = ""
+    augmentOutput: str = ""
+    views: str = '["embedded"]'
+    augmentMode: str = "add"
+    augmentLayout: str = "nnunet"
+    augmentSeed: Annotated[int, WithinRange(0, 2147483647)] = 0
+    caseVolume: vtkMRMLScalarVolumeNode
+    caseSegmentation: vtkMRMLSegmentationNode
+    caseName: str = ""
+    casePatient: str = ""
 
 
 class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -114,6 +130,7 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.engineSection = None
         self.codecTable = None
         self.comparisonSection = None
+        self.augmentSection = None
         self._parameterNode = None
         self._parameterNodeGuiTag = None
         self._filling = False
@@ -149,6 +166,7 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.runSection = RunSection(self.ui, self.logic)
         self.codecTable = CodecTable(self.ui, self._onCodecs)
         self.comparisonSection = ComparisonSection(self.ui, self.runSection)
+        self.augmentSection = AugmentSection(self.ui, self.logic, self.runSection, self.updateGui)
         self.engineSection = EngineSection(
             self.ui, self.resourcePath("requirements.txt"), self.runSection, self.updateGui
         )
@@ -160,6 +178,7 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self):
         """The module is unloaded, or Slicer ends: nothing may go on running."""
         self.engineSection.stop()
+        self.augmentSection.question.forget()
         self.runSection.stop()
         self.logic.stopNow()
         self.setParameterNode(None)
@@ -175,9 +194,9 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setParameterNode(None)
 
     def onSceneStartClose(self, caller, event):
-        """The input goes away: the job has no use any more."""
+        """The input goes away: the job has no use any more, unless it works on files alone."""
         self.comparisonSection.forget()
-        if self.logic.running:
+        if self.logic.running and not self.logic.augmenting:
             self.logic.stopNow()
             self._showIdle(_("Stopped, because the scene was closed."))
         self.setParameterNode(None)
@@ -190,10 +209,14 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     # Parameters
 
     def initializeParameterNode(self):
-        """Observe this scene's parameter node; choose the first volume if none is chosen."""
+        """Observe this scene's parameter node; choose the first volume and segmentation where none is chosen."""
         self.setParameterNode(self.logic.getParameterNode())
-        if not self._parameterNode.inputVolume:
-            self._parameterNode.inputVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+        node = self._parameterNode
+        volume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+        node.inputVolume = node.inputVolume or volume
+        node.caseVolume = node.caseVolume or volume
+        segmentation = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+        node.caseSegmentation = node.caseSegmentation or segmentation
 
     def setParameterNode(self, parameterNode):
         """Bind the panel to a parameter node, or to none."""
@@ -236,13 +259,18 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         fillBox(self.ui.deviceBox, self.engineSection.deviceItems(), node.device)
         self.ui.windowBox.setCurrentIndex(WINDOWS.index(node.window))
         self._filling = False
-        custom = node.window == "custom"
+        augmenting = self.ui.tabs.currentIndex == AUGMENT
+        custom = node.window == "custom" and not augmenting
         self.ui.customLabel.setVisible(custom)
         self.ui.customRange.setVisible(custom)
         row = self.engine.codec(node.codec) if self.engine else None
         self.ui.codecInfoLabel.text = about(row)
         self.ui.triplanarBox.enabled = bool(node.triplanar or row is None or row["is_2d"])
         self.codecTable.show(self.engine.codecs if self.engine else [], node.comparedCodecs.split())
+        if augmenting:
+            self.augmentSection.show(node, self.engine)
+        for widget in (self.ui.inputsButton, self.ui.windowLabel, self.ui.windowBox, self.ui.calibrateBox):
+            widget.setVisible(not augmenting)
         self.engineSection.show(self.logic.running)
         self._showButtons()
 
@@ -259,18 +287,25 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             widget.enabled = not running
         ui.comparisonButton.setVisible(what == COMPARE and ui.comparisonSelector.nodeCount() > 0)
         self.comparisonSection.show(self._parameterNode.comparison)
+        self.augmentSection.showButtons(what == AUGMENT)
+        starts = (
+            (_("Apply"), _("Reconstruct the volume"), _("Stop; no volume will be added")),
+            (_("Compare"), _("Reconstruct the volume with every codec checked"), _("Stop; codecs that are done stay")),
+            (_("Augment"), _("Make the new data set"), _("Stop; cases that are done stay")),
+        )
+        start, ready, stop = starts[what]
         if running:
             cancelling = self.logic.job.cancelling
-            stop = _("Stop; no volume will be added") if what == ONE else _("Stop; codecs that are done stay")
             ui.applyButton.enabled = True
             ui.applyButton.text = _("Stop now") if cancelling else _("Cancel")
             ui.applyButton.toolTip = _("Stop the engine without waiting for it") if cancelling else stop
             return
         problem = _("Waiting for the engine.") if self.engineSection.checking else ""
         problem = problem or self.logic.problem(self._parameterNode, self.engine, what)
-        ui.applyButton.text = _("Apply") if what == ONE else _("Compare")
+        if what == AUGMENT:
+            problem = problem or self.augmentSection.problem()
+        ui.applyButton.text = start
         ui.applyButton.enabled = not problem
-        ready = _("Reconstruct the volume") if what == ONE else _("Reconstruct the volume with every codec checked")
         ui.applyButton.toolTip = problem or ready
         ui.hintLabel.text = problem
         ui.hintLabel.setVisible(bool(problem))
@@ -278,15 +313,17 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     # Running
 
     def onApplyButton(self):
-        """Apply or Compare, or Cancel while a job runs."""
+        """Apply, Compare or Augment, or Cancel while a job runs."""
         if self.logic.running:
             self.logic.job.cancel()
             self._showButtons()
             return
         self.ui.logText.clear()
-        node, run = self._parameterNode, self.runSection
+        node, run, what = self._parameterNode, self.runSection, self.ui.tabs.currentIndex
         try:
-            if self.ui.tabs.currentIndex == COMPARE:
+            if what == AUGMENT:
+                self.augmentSection.start()
+            elif what == COMPARE:
                 self.logic.startComparison(node, self.engine, run.hear, run.log, self._onRow, self._onEndOfComparison)
             else:
                 self.logic.start(node, self.engine, run.hear, run.log, self._onEnd)
@@ -340,12 +377,12 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._showButtons()
 
 
-class CTGenReconstructLogic(ScriptedLoadableModuleLogic, ReconstructionLogic):
-    """Runs reconstructions and comparisons; works without the panel."""
+class CTGenReconstructLogic(ScriptedLoadableModuleLogic, AugmentationLogic):
+    """Runs reconstructions, comparisons and augmentations; works without the panel."""
 
     def __init__(self):
         ScriptedLoadableModuleLogic.__init__(self)
-        ReconstructionLogic.__init__(self)
+        AugmentationLogic.__init__(self)
 
     def getParameterNode(self):
         """The scene's parameter node, typed."""

@@ -22,6 +22,7 @@ from ctgencore.cli import app
 from ctgencore.report.page import SCRIPTS
 from processes import environment
 from typer.main import get_command
+from typer.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "CTGenCore" / "src" / "ctgencore"
@@ -37,7 +38,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CTGenCore" / "README.md", *(ROOT / "CTGenCore" / "docs").glob("*.md")])
 COMMANDS = [
     *("info", "download", "reconstruct", "generate", "edit", "evaluate", "labels", "phantom", "verify", "env", "demo"),
-    *("plan", "train", "study", "report", "run", "worker"),
+    *("plan", "train", "study", "report", "run", "worker", "augment", "batch", "case", "dicom"),
 ]
 
 
@@ -255,9 +256,11 @@ def test_python_examples_run(document: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_shell_examples_are_accepted_and_the_offline_ones_run(document: Path, tmp_path: Path, cache: Path) -> None:
-    """Every `ctgencore` line must parse; those that need no weights from outside are run."""
-    example_folder(tmp_path)
+def test_shell_examples_are_accepted_and_the_offline_ones_run(
+    document: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every `ctgencore` line must parse; those that need no weights from outside are run, all in this process."""
+    monkeypatch.chdir(example_folder(tmp_path))
     commands = get_command(app).commands
     lines = [line for block in blocks(document, "bash") for line in block.splitlines()]
     for line in lines:
@@ -275,8 +278,8 @@ def test_shell_examples_are_accepted_and_the_offline_ones_run(document: Path, tm
         if words[1] in offline and not outside:
             if words[1] in ("generate", "edit"):
                 words += ["--steps", "2", "--overwrite"]
-            done = run(sys.executable, "-m", *words, cwd=tmp_path)
-            assert done.returncode == 0, f"{line}\n{done.stderr}"
+            done = CliRunner().invoke(app, words[1:])
+            assert done.exit_code == 0, f"{line}\n{done.stderr}"
 
 
 def test_links_in_documents_lead_somewhere() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,6 +17,7 @@ from .errors import InputError
 from .geometry import Geometry
 from .intensity import round_hu
 from .io import read, sidecar_path
+from .io.dicom import embedded_record
 from .volume import Volume
 
 SCHEMA = "ctgen-record/1"
@@ -147,7 +149,7 @@ def verify(path: str | Path) -> Verification:
     """Tell from a file whether CTGen made it, and whether it is still as written.
 
     Uses the header tag, the sidecar under the file's name and, when that is not there, any record in the same folder
-    that fits the tag or the voxels (renamed files).
+    that fits the tag or the voxels (renamed files), and the record inside a DICOM series that CTGen wrote.
 
     Raises:
         InputError: the file cannot be read.
@@ -203,14 +205,26 @@ def _same_output(output: dict[str, Any], hashes: dict[str, Any], geometry: Geome
 def _find_record(path: Path, tag: str | None, sha256: str) -> tuple[Path, RunRecord] | None:
     """The record that made the file: by the tag's id, the voxels' hash or, when untagged, the name written to."""
     beside = sidecar_path(path)
-    folder = path if path.is_dir() else path.parent
-    for candidate in [beside, *sorted(set(folder.glob("*.json")) - {beside})]:
+    for candidate, text in _texts(path, beside):
         try:
-            record = RunRecord.from_json(candidate.read_text(encoding="utf-8"))
-        except (OSError, ValueError, InputError):
+            record = RunRecord.from_json(text)
+        except InputError:
             continue
         by_tag = tag is not None and tag.endswith(" " + record.record_id[:8])
         by_name = tag is None and candidate == beside and record.output.get("name") == path.name
         if by_tag or by_name or record.output.get("sha256") == sha256:
             return candidate, record
     return None
+
+
+def _texts(path: Path, beside: Path) -> Iterator[tuple[Path, str]]:
+    """Every file that may hold the record, the likeliest first, with its text."""
+    folder = path if path.is_dir() else path.parent
+    for candidate in [beside, *sorted(set(folder.glob("*.json")) - {beside})]:
+        try:
+            yield candidate, candidate.read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            continue
+    embedded = embedded_record(path)
+    if embedded is not None:
+        yield embedded

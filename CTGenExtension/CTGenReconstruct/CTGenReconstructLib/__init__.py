@@ -1,1 +1,1 @@
-"""Parts of the CTGenReconstruct module: runs, the list of codecs, and how several codecs compare on one CT."""
+"""Parts of the CTGenReconstruct module: runs, the list of codecs, how codecs compare on one CT, and data sets."""

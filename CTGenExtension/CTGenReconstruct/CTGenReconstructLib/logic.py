@@ -119,9 +119,11 @@ class ReconstructionLogic:
         self._forgetFailure()
 
     def _prepare(self, parameterNode, engine, what):
+        self._begin(self.problem(parameterNode, engine, what))
+
+    def _begin(self, problem):
         if self.running:
-            raise ValueError(_("A reconstruction is running already."))
-        problem = self.problem(parameterNode, engine, what)
+            raise ValueError(_("A job is running already."))
         if problem:
             raise ValueError(problem)
         self._forgetFailure()

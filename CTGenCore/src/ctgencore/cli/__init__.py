@@ -8,7 +8,11 @@ import typer
 
 from .. import __version__
 from . import (
+    augment,
+    batch,
+    case,
     demo,
+    dicom,
     download,
     edit,
     env,
@@ -57,7 +61,10 @@ app.command()(plan.plan)
 app.command()(reconstruct.reconstruct)
 app.command()(generate.generate)
 app.command()(edit.edit)
+app.command()(augment.augment)
 app.command()(evaluate.evaluate)
+app.command()(batch.batch)
+app.command()(case.case)
 app.command()(report.report)
 app.command()(labels.labels)
 app.command()(phantom.phantom)
@@ -66,6 +73,7 @@ app.command()(env.env)
 app.command()(demo.demo)
 app.command()(train.train)
 app.add_typer(study.app, name="study")
+app.add_typer(dicom.app, name="dicom")
 app.command()(worker.run)
 app.command()(worker.worker)
 

@@ -57,6 +57,12 @@ def reconstruct(
     calibrate: Annotated[bool, typer.Option("--calibrate", help="Fit gain and offset in HU to the input.")] = False,
     faithful: Annotated[bool, typer.Option("--faithful", help="Exactly as the paper's released code.")] = False,
     sample: Annotated[bool, typer.Option("--sample", help="Draw from the posterior instead of its mean.")] = False,
+    latent_noise: Annotated[
+        float, typer.Option(metavar="LEVEL", help="Noise on the latents, as a part of their own deviation: 0.1.")
+    ] = 0.0,
+    residual: Annotated[
+        float, typer.Option(metavar="SHARE", help="Add back this share of what the codec took away: 0.5 keeps half.")
+    ] = 0.0,
     seed: Seed = 0,
     difference: Annotated[bool, typer.Option("--difference", help="Also write output minus input.")] = False,
     report: Annotated[
@@ -85,6 +91,7 @@ def reconstruct(
             raise InputError(f"Cannot write {report}: the folder {report.parent} does not exist. Make it first.")
         if codec is not None and len(codec) > 1:
             alone = {"--triplanar": triplanar, "--faithful": faithful, "--sample": sample}
+            alone |= {"--latent-noise": latent_noise > 0, "--residual": residual > 0}
             for flag in (flag for flag, given in alone.items() if given):
                 raise InputError(f"{flag} is for one codec: several are compared alike. Drop it, or give one --codec.")
             compare_codecs(
@@ -105,6 +112,8 @@ def reconstruct(
             "triplanar": triplanar,
             "faithful": faithful,
             "sample": sample,
+            "latent_noise": latent_noise,
+            "residual": residual,
             "seed": seed,
         }
         planned, several = plan(input, output, options, difference=difference)

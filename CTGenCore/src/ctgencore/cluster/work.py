@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+WHERE = ("device", "threads")  # options that say where to compute
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unit:
@@ -27,8 +29,9 @@ class Unit:
 
     @property
     def key(self) -> str:
-        """Hash (32 hex digits) of what is to be done; units with equal keys are the same work."""
-        canonical = json.dumps([self.call, self.payload], sort_keys=True, separators=(",", ":"))
+        """Hash (32 hex digits) of what is to be done, not of where; units with equal keys are the same work."""
+        options = {name: value for name, value in self.payload.get("options", {}).items() if name not in WHERE}
+        canonical = json.dumps([self.call, {**self.payload, "options": options}], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 

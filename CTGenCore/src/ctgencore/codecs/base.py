@@ -87,6 +87,8 @@ class Codec:
         self.device, self.dtype = torch.device("cpu"), torch.float32
         self.grey = False
         self.sample_seed: int | None = None  # draw from the posterior with this seed instead of taking its mean
+        self.latent_noise = 0.0  # deviation of noise on the latents, as a part of their own in each frame and channel
+        self.noise_seed = 0  # of that noise
         self.tiles_run = 0  # slabs times tiles since construction: tests use it to see that tiling happened
         self.observed = Observed()
         if network is not None:
@@ -275,7 +277,8 @@ class Codec:
             if cancel is not None and cancel():
                 raise Cancelled(f"Cancelled at slice {slab.start} of {shape[0]}; nothing was written.")
             size = slab.stop - slab.start
-            same = self.forgets and self.sample_seed is None and hu_ZYX[slab.start : slab.stop].max() <= window.lo
+            drawn = self.sample_seed is not None or self.latent_noise > 0
+            same = self.forgets and not drawn and hu_ZYX[slab.start : slab.stop].max() <= window.lo
             place = slab
             if not same or size not in air:
                 z = self._unscale(self._latents(self._input(hu_ZYX, slab, window), slab, at))
@@ -366,14 +369,20 @@ class Codec:
         return x if self.grey or self.channels == 1 else x.expand(-1, self.channels, -1, -1, -1)
 
     def _latents(self, x: Tensor, slab: Slab, at: Passage) -> Tensor:
-        """Scaled latents of a slab; a posterior is drawn here, after the tiles are joined."""
+        """Scaled latents of a slab; a posterior is drawn, and noise added, here, after the tiles are joined."""
         z = self._tiled(self._encode, x, at.encoding, first=slab.first, plan=at.plan, encode=True)
         if self.sample_seed is not None:
             mean, deviation = z.float().chunk(2, dim=1)
             shape = tuple(mean[:, :, 0].shape)
             noise = [frame_noise(self.sample_seed, at.frame + i, shape) for i in range(mean.shape[2])]
             z = mean + deviation * torch.from_numpy(np.stack(noise, axis=2)).to(mean)
-        return self._scale(z)
+        z = self._scale(z)
+        if self.latent_noise:
+            spread = z.double().std(dim=(3, 4), correction=0).float()  # in float64: whatever the threads, the same
+            for i in range(z.shape[2]):
+                noise = torch.from_numpy(frame_noise(self.noise_seed, at.frame + i, tuple(z[:, :, i].shape), stream=1))
+                z[:, :, i] += self.latent_noise * spread[:, :, i, None, None] * noise.to(z)
+        return z
 
     def _slices(self, z: Tensor, slab: Slab, at: Passage, *, last: bool) -> tuple[Tensor, Slab]:
         """Slices that the raw latents of a slab make, and where they lie: earlier, if the network holds some back."""

@@ -27,6 +27,9 @@ _META = {
     "0018|0060": "kvp",
     "0018|0050": "slice_thickness_mm",
 }
+_CT = "1.2.840.10008.5.1.4.1.1.2"
+_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # bits per segment, label map
+_CREATOR, _RECORD = "0077|0010", "0077|1001"  # the private block of dicom_export
 
 
 @dataclass
@@ -69,13 +72,13 @@ def looks_like_dicom(path: Path) -> bool:
 
 
 def scan(paths: Iterable[Path]) -> list[Series]:
-    """Group the DICOM images among ``paths`` by series; everything else, RTSTRUCT included, is passed over."""
+    """Group the DICOM images among ``paths`` by series; RTSTRUCT, SEG and all that is no image is passed over."""
     series: dict[str, Series] = {}
     for path in sorted(paths):
         if path.suffix.lower() in _NEVER_DICOM:
             continue
         header = _read_header(path)
-        if header is not None:
+        if header is not None and header.tags.get("0008|0060") != "SEG":
             uid = header.tags.get("0020|000e", "")
             series.setdefault(uid, Series(uid)).slices.append(header)
     return list(series.values())
@@ -94,8 +97,20 @@ def read_series(path: Path, uid: str | None = None) -> Volume:
     Raises:
         InputError: no series or several, not CT, or slices that do not form one regular grid.
     """
+    series = find_series(path, uid)
+    return _build(series, path, path.name if path.is_dir() else path.parent.name)
+
+
+def find_series(path: Path, uid: str | None = None) -> Series:
+    """The one series of a folder, or the series that a file belongs to; see :func:`read_series`.
+
+    Raises:
+        InputError: no series or several.
+    """
     folder = path if path.is_dir() else path.parent
     if path.is_file():
+        if is_segmentation(path):
+            raise InputError(f"{path.name} is a DICOM segmentation, not a CT: give it as labels.")
         own = _read_header(path)
         if own is None:
             raise InputError(
@@ -105,7 +120,7 @@ def read_series(path: Path, uid: str | None = None) -> Volume:
     files = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
     found = scan(files)
     readable = {item.path for series in found for item in series.slices}
-    broken = sorted(file.name for file in files if file not in readable and _is_ct_storage(file))
+    broken = sorted(file.name for file in files if file not in readable and _storage_class(file) == _CT)
     if broken:
         names = ", ".join(broken[:5])
         raise InputError(f"{folder.name}: {len(broken)} CT slices are damaged ({names}). Copy them again.")
@@ -124,7 +139,7 @@ def read_series(path: Path, uid: str | None = None) -> Volume:
             f"{folder.name}: one series is read at a time; this folder holds {len(chosen)}:\n{listing}\n"
             "Pick one by its UID, read(path, series=UID), or give one of its files as the input."
         )
-    return _build(chosen[0], path, folder.name)
+    return chosen[0]
 
 
 def _build(series: Series, source: Path, name: str) -> Volume:
@@ -132,7 +147,7 @@ def _build(series: Series, source: Path, name: str) -> Volume:
         raise InputError(
             f"{name}: CTGen works on CT; this series is {series.modality} ({series.describe()}). Give a CT series."
         )
-    slices, geometry, warnings = _regular_grid(series.slices, name)
+    slices, geometry, warnings = regular_grid(series.slices, name)
     reader = sitk.ImageSeriesReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileNames([str(item.path) for item in slices])
@@ -145,10 +160,13 @@ def _build(series: Series, source: Path, name: str) -> Volume:
             f"{name}: the slices' pixels cannot be read ({reason}). Copy or download the series again."
         ) from None
     meta = {word: value for tag, word in _META.items() if (value := slices[0].tags.get(tag))}
+    derivation = slices[0].tags.get("0008|2111", "")
+    if derivation.startswith("CTGen "):
+        meta["ctgen_tag"] = derivation
     return Volume(sitk.GetArrayFromImage(image), geometry, source=source, meta=meta, warnings=tuple(warnings))
 
 
-def _regular_grid(slices: list[_Slice], name: str) -> tuple[list[_Slice], Geometry, list[str]]:
+def regular_grid(slices: list[_Slice], name: str) -> tuple[list[_Slice], Geometry, list[str]]:
     """Sort slices along their normal and demand one regular, rectangular grid. Returns slices, grid and warnings."""
     first = slices[0]
     if any(item.frames != 1 for item in slices):
@@ -260,14 +278,32 @@ def _positive(item: _Slice, tag: str) -> float | None:
     return float(values[0]) if values is not None and values[0] > 0 else None
 
 
+def is_segmentation(path: Path) -> bool:
+    """Whether the file is a DICOM segmentation (SEG)."""
+    return _storage_class(path) in _SEGMENTATIONS
+
+
+def embedded_record(path: Path) -> tuple[Path, str] | None:
+    """The record that a series of ours carries: the first image file of the folder (or the file), and its JSON."""
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        tags = _read_tags(file, private=True) if _has_mark(file) else None
+        if tags is not None:
+            return (file, tags[_RECORD]) if tags.get(_CREATOR) == "CTGen" and _RECORD in tags else None
+    return None
+
+
 def _has_mark(path: Path) -> bool:
     return _start(path)[128:132] == b"DICM"
 
 
-def _is_ct_storage(path: Path) -> bool:
-    """Whether the first bytes name a CT slice, readable or not (the class lies in the file's first group)."""
+def _storage_class(path: Path) -> str:
+    """The SOP class that the file's first group (0002,0002) names, readable or not; empty where there is none."""
     start = _start(path)
-    return start[128:132] == b"DICM" and b"1.2.840.10008.5.1.4.1.1.2\0" in start
+    at = start.find(b"\x02\x00\x02\x00UI")
+    if start[128:132] != b"DICM" or at < 0:
+        return ""
+    length = int.from_bytes(start[at + 6 : at + 8], "little")
+    return start[at + 8 : at + 8 + length].decode("ascii", "replace").strip(" \0")
 
 
 def _start(path: Path) -> bytes:
@@ -281,14 +317,22 @@ def _start(path: Path) -> bytes:
 
 def _read_header(path: Path) -> _Slice | None:
     """The tags of a DICOM image, or None when GDCM finds no image in the file."""
+    tags = _read_tags(path)
+    return _Slice(path, tags, int(tags["frames"]), int(tags["components"])) if tags is not None else None
+
+
+def _read_tags(path: Path, *, private: bool = False) -> dict[str, str] | None:
+    """Tag ("gggg|eeee") to text, and the image's sizes; None when GDCM finds no image in the file."""
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
+    reader.SetLoadPrivateTags(private)
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError:
         return None
     tags = {key: reader.GetMetaData(key).strip(" \0") for key in reader.GetMetaDataKeys()}
-    size = reader.GetSize()
-    tags["columns"], tags["rows"] = str(size[0]), str(size[1])
-    return _Slice(path, tags, size[2] if len(size) > 2 else 1, reader.GetNumberOfComponents())
+    columns, rows, *frames = reader.GetSize()
+    sizes = {"columns": columns, "rows": rows, "frames": frames[0] if frames else 1}
+    sizes["components"] = reader.GetNumberOfComponents()
+    return tags | {name: str(size) for name, size in sizes.items()}

@@ -17,6 +17,7 @@ from ..geometry import Geometry
 from ..intensity import round_hu
 from ..volume import LabelMap, Volume
 from . import dicom
+from .dicom_seg import read_seg
 from .headers import check_nifti, check_stream
 
 FORMATS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -56,14 +57,19 @@ def read(path: str | Path, series: str | None = None) -> Volume:
 
 
 def read_labels(path: str | Path) -> LabelMap:
-    """Read a label map (NIfTI, NRRD or MetaImage) in its own integer type.
+    """Read a label map (NIfTI, NRRD, MetaImage, or a DICOM segmentation on its own grid) in its own integer type.
 
     Raises:
         InputError: as :func:`read`, or a voxel is not a whole number.
     """
     path = Path(path)
     if _is_dicom(path):
-        raise InputError(f"{path.name} is DICOM; give labels as NIfTI, NRRD or MetaImage (3D Slicer exports them).")
+        if path.is_file() and dicom.is_segmentation(path):
+            return read_seg(path)
+        raise InputError(
+            f"{path.name} is DICOM; give labels as NIfTI, NRRD, MetaImage or a DICOM segmentation file (3D Slicer "
+            "exports them)."
+        )
     image, _ = _read_image(path)
     voxels = sitk.GetArrayFromImage(image)
     if voxels.dtype.kind == "f":

@@ -3,6 +3,7 @@
 Events are dictionaries, one per line of JSON where they leave the process; :data:`PROTOCOL` is their version.
 """
 
+from .augmentation import run_augmentation, run_case
 from .comparison import run_comparison
 from .evaluation import run_evaluation
 from .events import PROGRESS_PERIOD_S, PROTOCOL, Emit, ProgressEvents, error_event, exit_code
@@ -22,6 +23,8 @@ __all__ = [
     "exit_code",
     "parse_options",
     "run",
+    "run_augmentation",
+    "run_case",
     "run_comparison",
     "run_evaluation",
     "run_reporting",

@@ -18,6 +18,8 @@ TASKS = {  # task -> its options dataclass and the files it cannot do without
     "edit": ("tasks.edit:EditOptions", ("input", "mask")),
     "evaluate": ("tasks.evaluate:EvaluateOptions", ("input",)),
     "compare": ("tasks.compare:CompareOptions", ("input",)),
+    "augment": ("tasks.augment.options:AugmentOptions", ("input",)),
+    "case": ("tasks.augment.addition:CaseOptions", ("input",)),
 }
 _FILES = ("input", "reference", "mask", "test_mask", "disease", "difference")
 
@@ -30,11 +32,12 @@ class Job:
         id: given back in every event.
         task: one of :data:`TASKS`.
         output: volume file to write, an existing one is replaced; of ``evaluate`` its ``evaluation.json``, of
-            ``compare`` its ``comparison.json``, whose folder keeps what was finished.
+            ``compare`` its ``comparison.json``, whose folder keeps what was finished; of ``augment`` and
+            ``case`` the folder of a data set.
         input: volume file or DICOM folder: the CT to work on; for ``generate``, a volume whose grid to use; for
-            ``evaluate``, also a folder of volumes or a manifest.
+            ``evaluate``, also a folder of volumes or a manifest; for ``augment``, a data set.
         reference: what ``evaluate`` compares with: a volume, or a folder of volumes.
-        mask: label file: organs (``generate``, ``evaluate``) or the region to change (``edit``).
+        mask: label file: organs (``generate``, ``evaluate``), the region to change (``edit``), or what ``case`` adds.
         test_mask: label file: organs of a segmentation of the volume under test (``evaluate``).
         disease: label file with disease classes.
         difference: where to write output minus input in HU (``evaluate``: test minus reference), or None.
@@ -113,7 +116,8 @@ def parse_options(options: Mapping[str, Any], task: str = "reconstruct") -> Any:
 
 
 def _typed(name: str, value: Any, declared: Any) -> Any:
-    """The value as the field's type; whole numbers count as real ones, JSON lists as tuples.
+    """The value as the field's type; whole numbers count as real ones, JSON lists as tuples, objects as
+    mappings.
 
     Raises:
         InputError: it is of another type.
@@ -127,6 +131,11 @@ def _typed(name: str, value: Any, declared: Any) -> Any:
                 return tuple(_typed(name, item, parts[0]) for item in value)
             if isinstance(value, list | tuple) and len(value) == len(parts):
                 return tuple(_typed(name, item, part) for item, part in zip(value, parts, strict=True))
+        elif get_origin(kind) is Mapping:
+            if isinstance(value, Mapping):
+                return {
+                    _typed(name, k, get_args(kind)[0]): _typed(name, v, get_args(kind)[1]) for k, v in value.items()
+                }
         elif type(value) is kind:
             return value
         elif kind is float and type(value) is int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled, CTGenError, InputError, OutOfMemory
 from ..intensity import Window
+from .augmentation import run_augmentation, run_case
 from .comparison import run_comparison
 from .evaluation import run_evaluation
 from .events import Emit, ProgressEvents, error_event, exit_code
@@ -214,6 +215,12 @@ def run_reporting(
     try:
         if job.task == "evaluate":
             return run_evaluation(job, emit, cancel=cancel, traces=traces)
+        if job.task == "augment":
+            if models is not None:
+                models.clear()  # every case's work keeps its own
+            return run_augmentation(job, emit, cancel=cancel)
+        if job.task == "case":
+            return run_case(job, emit)
         if job.task == "compare":
             return run_comparison(job, emit, cancel=cancel, traces=traces, models=models)
         run(job, emit, cancel=cancel, models=models)

@@ -18,6 +18,8 @@ _REGIONS = "Anatomic codes - DICOM master list"
 _ANATOMY = ("SCT", "123037004", "Anatomical Structure")
 _ALTERED = ("SCT", "49755003", "Morphologically Altered Structure")
 _NONE = ("", "", "")
+_TISSUE = ("SCT", "85756007", "Tissue")
+TISSUE = (_TISSUE, _TISSUE, _NONE, _NONE, _NONE)  # an entry that says nothing, as 3D Slicer writes it
 _SIDE = {"left": ("SCT", "7771000", "Left"), "right": ("SCT", "24028007", "Right"), "": _NONE}
 
 _CODES = {  # organ name without its side -> SNOMED CT concept and meaning
@@ -131,7 +133,7 @@ def terminology_for(index: int) -> str:
     Raises:
         KeyError: no such id.
     """
-    category, kind, modifier, region, region_modifier = _entry(index)
+    category, kind, modifier, region, region_modifier = entry(index)
     parts = [
         _CONTEXT,
         *(_text(code) for code in (category, kind, modifier)),
@@ -171,8 +173,12 @@ def read_entry(text: str) -> Coded | None:
 _UNSIDED_CODES = {str(_CODES[name][0]) for name in ("lung middle lobe", "pulmonary vein", "costal cartilages")}
 
 
-def _entry(index: int) -> tuple[tuple[str, str, str], ...]:
-    """(category, type, modifier, region, region modifier), each (scheme, value, meaning)."""
+def entry(index: int) -> tuple[tuple[str, str, str], ...]:
+    """Codes of an organ id or disease class.
+
+    Returns:
+        Category, type, modifier, region and region modifier, each (scheme, value, meaning); empty texts for none.
+    """
     if index in DISEASES:
         if index not in _DISEASE_CODES:
             return _ALTERED, (PRIVATE_SCHEME, str(index), name_of(index)), _NONE, _NONE, _NONE
@@ -214,6 +220,6 @@ def _reverse() -> dict[tuple[str, str, str], int]:
     """(type, side, region) codes -> id."""
     table = {}
     for index in [*ORGANS, *_DISEASE_CODES]:
-        _, kind, modifier, region, region_modifier = _entry(index)
+        _, kind, modifier, region, region_modifier = entry(index)
         table[kind[1], modifier[1] or region_modifier[1], region[1]] = index
     return table

@@ -19,7 +19,9 @@ from ..tiling import tile_axis
 from .common import cpu_threads
 from .reconstruct import ReconstructOptions
 
-TRIAL_EDGE = 64  # voxels in plane of the trial, more for codecs with large latents
+TRIAL_EDGE = 64  # voxels in plane of the first trial, more for codecs with large latents
+TRIAL_S = 0.5  # a quicker trial is repeated with a larger plane: 0.08 s told twice the true time of the embedded codec
+LARGEST_EDGE = 512
 LATENTS_ACROSS = 4  # of the trial's plane at least
 HU_BYTES = 8  # a voxel of the input and one of the output, float32
 
@@ -152,7 +154,10 @@ def _choice(sizes: Codec, dtype: str, shape: tuple[int, int, int], device: torch
 
 
 def _trial(name: str, dtype: str, device: torch.device, sizes: Codec) -> Trial:
-    """Reconstruct random HU twice, with the codec's weights if they are here; the second time counts."""
+    """Reconstruct random HU twice, with the codec's weights if they are here; the second time counts.
+
+    Quick codecs get larger planes, until the time is long enough to tell something.
+    """
     here = not hub.why_unavailable(sizes.row)
     if here:
         codec = Codec.from_pretrained(name, dtype=dtype, device=str(device))
@@ -160,14 +165,18 @@ def _trial(name: str, dtype: str, device: torch.device, sizes: Codec) -> Trial:
         codec = Codec.without_weights(name, random=True).to(device, dtype=dtype)
     edge = max(TRIAL_EDGE, LATENTS_ACROSS * codec.stride_zyx[1])
     lead = 1 if codec.causal else 0
-    shape = (codec.plan((10**6, edge, edge)).slices + lead, edge, edge)
-    hu = np.random.default_rng(0).uniform(-1000, 1000, shape).astype(np.float32)
     window = Window.parse("wide")
-    codec.reconstruct_hu(hu, window)
-    with PeakMemory(device) as peak:
-        started = time.perf_counter()
-        codec.reconstruct_hu(hu, window)  # its result is on the CPU, so that it is over when this returns
-        seconds = time.perf_counter() - started
+    while True:
+        shape = (codec.plan((10**6, edge, edge)).slices + lead, edge, edge)
+        hu = np.random.default_rng(0).uniform(-1000, 1000, shape).astype(np.float32)
+        codec.reconstruct_hu(hu, window)
+        with PeakMemory(device) as peak:
+            started = time.perf_counter()
+            codec.reconstruct_hu(hu, window)  # its result is on the CPU, so that it is over when this returns
+            seconds = time.perf_counter() - started
+        if seconds >= TRIAL_S or 2 * edge > LARGEST_EDGE:
+            break
+        edge *= 2
     return Trial(
         shape_zyx=shape,
         seconds=seconds,

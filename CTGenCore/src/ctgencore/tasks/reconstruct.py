@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass, replace
 
@@ -31,24 +32,41 @@ class ReconstructOptions(CodecOptions):
         triplanar: average axial, coronal and sagittal passes (2D codecs).
         faithful: as the paper's released code: windows of 65 slices without overlap, RGB, truncation to integers.
         sample: draw from the posterior instead of taking its mean (codecs that have one).
-        seed: of that draw.
+        latent_noise: add normal noise to the latents, as a part of their own deviation in each frame and channel.
+        residual: share of what the codec took away (input in the window minus reconstruction) that is added back.
+        seed: of the draw and of the noise.
     """
 
     codec: str = "embedded"
     triplanar: bool = False
     faithful: bool = False
     sample: bool = False
+    latent_noise: float = 0.0
+    residual: float = 0.0
     seed: int = 0
 
     def check(self) -> None:
         """Refuse what cannot run.
 
         Raises:
-            InputError: unknown codec or window.
+            InputError: unknown codec or window, or a level of noise or residual that cannot be.
             WeightsError: the codec's weights are not here.
         """
         Window.parse(self.window)
+        check_levels(self.latent_noise, self.residual)
         hub.locate(self.codec)
+
+
+def check_levels(latent_noise: float, residual: float) -> None:
+    """Refuse a level that cannot be.
+
+    Raises:
+        InputError: negative or infinite noise, or a residual outside 0 to 1.
+    """
+    if not 0 <= latent_noise < math.inf:
+        raise InputError(f"Latent noise is 0 or more, such as 0.1; got {latent_noise:g}.")
+    if not 0 <= residual <= 1:
+        raise InputError(f"The residual is a share from 0 to 1, such as 0.5; got {residual:g}.")
 
 
 def resolve_precision(options: ReconstructOptions, shape_zyx: tuple[int, int, int]) -> str:
@@ -106,6 +124,7 @@ def reconstruct(
     loaded = time.perf_counter()
 
     codec.sample_seed = options.seed if options.sample else None
+    codec.latent_noise, codec.noise_seed = options.latent_noise, options.seed
     codec.observed = Observed()
     with cpu_threads(options.threads), PeakMemory(codec.device) as peak:
         hu = _passes(volume.voxels, codec, window, memory, options, progress, cancel)
@@ -121,6 +140,8 @@ def reconstruct(
         gain, offset = fit_affine(hu, volume.voxels, window)
         results |= {"gain": gain, "offset_hu": offset}
         apply_affine(hu, gain, offset, window)
+    if options.residual:
+        add_residual(hu, volume.voxels, options.residual, window)
     (np.trunc if options.faithful else np.rint)(hu, out=hu)  # in place: a scan in float32 is large enough once
 
     record = RunRecord(
@@ -151,6 +172,11 @@ def _check(codec: Codec, options: ReconstructOptions) -> None:
         raise InputError("--faithful repeats the paper, which has no tri-planar pass. Choose one of the two.")
     if options.sample and not codec.has_posterior:
         raise InputError(f"Codec '{name}' is deterministic: it has no posterior to draw from. Drop --sample.")
+    check_levels(options.latent_noise, options.residual)
+    if options.faithful and (options.latent_noise or options.residual):
+        raise InputError("--faithful repeats the paper, which adds neither noise nor residual. Drop one of the two.")
+    if options.latent_noise and codec.row.program:
+        raise InputError(f"Codec '{name}' keeps its latents to itself: they can get no noise. Drop --latent-noise.")
     if options.faithful and codec.grey and codec.channels == 3:
         raise InputError("--faithful needs the RGB network: load the codec with from_pretrained(..., grey=False).")
 
@@ -224,3 +250,9 @@ def apply_affine(hu: np.ndarray, gain: float, offset: float, window: Window) -> 
     hu *= np.float32(gain)
     hu += np.float32(offset)
     np.clip(hu, window.lo, window.hi, out=hu)
+
+
+def add_residual(hu: np.ndarray, input_hu: np.ndarray, share: float, window: Window) -> None:
+    """``hu + share * (input - hu)`` with the input clipped to the window, in place, slice by slice."""
+    for y, x in zip(hu, input_hu, strict=True):
+        y += np.float32(share) * (np.clip(x, window.lo, window.hi) - y)
