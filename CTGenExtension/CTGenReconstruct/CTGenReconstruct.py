@@ -186,6 +186,8 @@ class CTGenReconstructWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def enter(self):
         """The user comes to the module."""
+        if not self.logic.running:
+            self.augmentSection.question.forget()  # the data set may have changed meanwhile
         self.initializeParameterNode()
         self.engineSection.checkOnce()
 

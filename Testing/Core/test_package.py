@@ -16,10 +16,12 @@ import venv
 from pathlib import Path
 
 import ctgencore
+import numpy as np
 import pytest
 from ctgencore import phantom
 from ctgencore.cli import app
 from ctgencore.report.page import SCRIPTS
+from ctgencore.volume import LabelMap
 from processes import environment
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -235,6 +237,16 @@ def example_folder(folder: Path) -> Path:
         chest.save(folder / name)
     for name in ("organs.nii.gz", "diseases.nii.gz", "roi.nii.gz"):
         (drawn.organs if name == "organs.nii.gz" else drawn.diseases).save(folder / name)
+    nodules = folder / "Dataset003_Nodules"
+    for name in ("imagesTr", "labelsTr"):
+        (nodules / name).mkdir(parents=True)
+    chest.save(nodules / "imagesTr" / "nodule_001_0000.nii.gz")
+    LabelMap((drawn.diseases.voxels > 0).astype(np.uint8), chest.geometry).save(
+        nodules / "labelsTr" / "nodule_001.nii.gz"
+    )
+    facts = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "nodule": 1}, "numTraining": 1}
+    (nodules / "dataset.json").write_text(json.dumps({**facts, "file_ending": ".nii.gz"}))
+    (folder / "elsewhere").mkdir()
     (folder / "report.txt").write_text(drawn.report.text)
     (folder / "cases.csv").write_text("name,test,reference\na,ct.nii.gz,chest.nii.gz\n")
     (folder / "names.json").write_text('[{"name": "left lung"}]')
@@ -272,9 +284,9 @@ def test_shell_examples_are_accepted_and_the_offline_ones_run(
         commands[words[1]].make_context(words[1], words[2:])  # raises on an option that is not there
         offline = (
             *("info", "env", "verify", "reconstruct", "generate", "edit", "evaluate", "report"),
-            *("labels", "phantom"),
+            *("labels", "phantom", "augment"),
         )
-        outside = {"--codec", "--scheme"} & set(words)  # weights or masks that are not here
+        outside = {"--codec", "--scheme"} & set(words) or "$" in line  # weights, masks or variables that are not here
         if words[1] in offline and not outside:
             if words[1] in ("generate", "edit"):
                 words += ["--steps", "2", "--overwrite"]

@@ -18,13 +18,30 @@ import pytest
 import qt
 import SimpleITK as sitk
 import slicer
+from augmenting import (
+    CODEC,
+    GRAIN_FROM,
+    GRAIN_TO,
+    NAME,
+    NOISE_TO,
+    PATIENCE,
+    WINDOW,
+    assert_same_files,
+    begin,
+    cell,
+    files,
+    images,
+    labels_of,
+    look,
+    make_data_set,
+    problems,
+    select,
+    views,
+)
 from conftest import MODULE, add_volume, oblique
-from driving import Picture, alive, choose, finish
+from driving import Picture, finish
 from evaluating import array, load_scene
 from segmenting import add_segmentation, segment_id
-
-PATIENCE = 300  # seconds for something that takes five: the machine may be busy
-CODEC, WINDOW, NOISE_FROM, NOISE_TO, GRAIN_FROM, GRAIN_TO, NAME = range(7)
 
 
 @pytest.fixture(scope="module")
@@ -56,85 +73,6 @@ def cases(tmp_path: Path, chest: np.ndarray) -> Path:
     return make_data_set(
         tmp_path / "raw" / "Dataset021_Lungs", {f"case_{n:03d}": chest + n for n in range(1, 4)}, chest
     )
-
-
-def make_data_set(root: Path, train: dict[str, np.ndarray], test: np.ndarray | None = None) -> Path:
-    for folder in ("imagesTr", "labelsTr", "imagesTs"):
-        (root / folder).mkdir(parents=True)
-    for name, voxels in train.items():
-        write(voxels, root / "imagesTr" / f"{name}_0000.nii.gz")
-        write(labels_of(voxels), root / "labelsTr" / f"{name}.nii.gz")
-    if test is not None:
-        write(test, root / "imagesTs" / "case_900_0000.nii.gz")
-    content = {
-        "channel_names": {"0": "CT"},
-        "labels": {"background": 0, "lung": 1, "bone": 2},
-        "numTraining": len(train),
-        "file_ending": ".nii.gz",
-    }
-    (root / "dataset.json").write_text(json.dumps(content))
-    return root
-
-
-def labels_of(voxels: np.ndarray) -> np.ndarray:
-    return np.where(voxels > 200, 2, np.where((voxels < -600) & (voxels > -950), 1, 0)).astype(np.uint8)
-
-
-def write(voxels: np.ndarray, path: Path) -> None:
-    image = sitk.GetImageFromArray(voxels)
-    image.SetSpacing((5.6, 5.6, 8.0))
-    image.SetOrigin((-190.0, -170.0, 40.0))
-    sitk.WriteImage(image, str(path))
-
-
-def files(folder: Path) -> list[str]:
-    """What a data set is made of: all but the hidden folder."""
-    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return sorted(str(path) for path in found if path.parts[0] != ".ctgen")
-
-
-def images(folder: Path) -> list[str]:
-    return [name for name in files(folder) if name.startswith("imagesTr") and name.endswith(".nii.gz")]
-
-
-def cell(panel: Any, row: int, column: int) -> Any:
-    return panel.ui.viewTable.cellWidget(row, column)
-
-
-def views(panel: Any) -> list[str]:
-    return json.loads(panel._parameterNode.views)
-
-
-def look(host: Any, panel: Any) -> None:
-    """Wait until the engine has said what it thinks of the choices."""
-    host.process_events()
-    host.wait(lambda: not panel.augmentSection.question.waiting, PATIENCE)
-
-
-def select(host: Any, panel: Any, source: Path, output: Path, codec: str = "embedded") -> None:
-    panel.ui.dataSetEdit.currentPath = str(source)
-    panel.ui.augmentOutputEdit.currentPath = str(output)
-    cell(panel, 0, CODEC).setEditText(codec)
-    look(host, panel)
-
-
-def begin(panel: Any) -> None:
-    assert panel.ui.applyButton.enabled, panel.ui.hintLabel.text
-    assert panel.ui.applyButton.text == "Augment"
-    panel.ui.applyButton.click()
-    assert panel.logic.running, panel.ui.statusLabel.text
-    assert panel.ui.applyButton.text == "Cancel"
-
-
-def problems(panel: Any) -> list[tuple[str, str]]:
-    table = panel.ui.problemTable
-    return [(table.item(row, 0).text(), table.item(row, 1).text()) for row in range(table.rowCount)]
-
-
-def assert_same_files(one: Path, other: Path) -> None:
-    assert files(one) == files(other)
-    different = [name for name in files(one) if not filecmp.cmp(one / name, other / name, shallow=False)]
-    assert different == []
 
 
 def test_a_view_as_text(panel: Any) -> None:
@@ -329,77 +267,6 @@ def test_pause_and_continue(host: Any, fresh: Any, cases: Path, picture: Picture
     finish(host, panel, 20)
     assert ui.statusLabel.text.startswith("Cancelled."), "a paused run can be cancelled"
     assert not (output / ".ctgen" / "pause").exists()
-
-
-@pytest.mark.heavy
-def test_a_run_is_taken_up_after_a_restart(host: Any, cases: Path, chest: np.ndarray, picture: Picture) -> None:
-    """Cancelled, then ended with Slicer itself; what is done stays as it is. The bytes are those of a run in one go."""
-    big = np.tile(chest, (4, 2, 2))
-    source = make_data_set(cases.parent / "Dataset022_Big", {f"ct{n}": big + n for n in range(3)})
-    output = cases.parent / "Dataset504_Views"
-
-    def open_panel() -> Any:
-        panel = host.open_module(MODULE)
-        host.wait(lambda: not panel.engineSection.checking, PATIENCE)
-        panel.ui.tabs.setCurrentIndex(2)
-        return panel
-
-    panel = open_panel()
-    select(host, panel, source, output, "dct16")
-    panel.ui.augmentSeedBox.value = 11
-    choose(panel.ui.modeBox, "replace")
-    look(host, panel)
-    begin(panel)
-    pid = panel.logic.job.pid
-    host.wait(lambda: len(images(output)) >= 1, PATIENCE)
-    panel.ui.applyButton.click()
-    assert panel.ui.applyButton.text == "Stop now"
-    finish(host, panel, 30)
-    assert panel.ui.statusLabel.text.startswith("Cancelled."), panel.ui.statusLabel.text
-    assert not alive(pid)
-    done = images(output)
-    assert 0 < len(done) < 3
-    stamps = {name: (output / name).stat().st_mtime_ns for name in done}
-    assert panel.ui.resumeFrame.visible
-    picture(panel, "66-augment-cancelled")
-    cell(panel, 0, CODEC).setEditText("embedded")
-    look(host, panel)
-    assert "unfinished run with other choices" in panel.ui.hintLabel.text
-    host.close_module(panel)
-
-    slicer.mrmlScene.Clear(0)
-    host.process_events()
-    panel = open_panel()
-    assert panel._parameterNode.dataSet == ""
-    assert panel.ui.resumeFrame.visible, "it is offered to a user who has chosen nothing"
-    assert str(output) in panel.ui.resumeLabel.text
-    picture(panel, "67-augment-resume")
-    panel.ui.resumeButton.click()
-    assert panel.logic.running, panel.ui.statusLabel.text
-    assert panel._parameterNode.dataSet == str(source)
-    assert panel._parameterNode.augmentMode == "replace"
-    assert panel.ui.augmentSeedBox.value == 11
-    assert views(panel) == ["dct16"]
-    pid = panel.logic.job.pid
-    host.wait(lambda: len(images(output)) >= 2, PATIENCE)
-    host.close_module(panel)  # Slicer ends
-    assert not alive(pid)
-
-    panel = open_panel()
-    panel.ui.resumeButton.click()
-    finish(host, panel, PATIENCE)
-    assert "3 cases" in panel.ui.statusLabel.text, panel.ui.statusLabel.text + panel.ui.logText.plainText
-    assert "were done before" in panel.ui.statusLabel.text
-    assert stamps == {name: (output / name).stat().st_mtime_ns for name in done}, "a finished case was made again"
-    assert not panel.ui.resumeFrame.visible
-
-    whole = cases.parent / "whole" / output.name
-    panel.ui.augmentOutputEdit.currentPath = str(whole)
-    look(host, panel)
-    begin(panel)
-    finish(host, panel, PATIENCE)
-    assert_same_files(output, whole)
-    host.close_module(panel)
 
 
 def test_a_case_that_fails_leaves_the_others(host: Any, fresh: Any, cases: Path, picture: Picture) -> None:

@@ -129,7 +129,11 @@ def recognizedText(plan: Mapping[str, Any]) -> str:
 def estimateText(plan: Mapping[str, Any]) -> str:
     """Time and disk that a run takes."""
     seconds = plan["seconds"]
-    time = _("Time not known on this device") if seconds is None else _("About {time}").format(time=duration(max(seconds, 1.0)))
+    time = (
+        _("Time not known on this device")
+        if seconds is None
+        else _("About {time}").format(time=duration(max(seconds, 1.0)))
+    )
     text = _("{time}, {size} on disk; {free} are free.").format(
         time=time, size=sizeText(plan["bytes"]), free=sizeText(plan["free_bytes"])
     )

@@ -104,8 +104,9 @@ class AugmentSection:
         ui.resumeFrame.setVisible(asked is not None and not running)
         ui.resumeButton.enabled = engine is not None
         if asked is not None:
-            text = _("A run into {folder} was not finished. Resume goes on with its choices; cases that are done stay.")
-            ui.resumeLabel.text = text.format(folder=asked["output"])
+            name = os.path.basename(asked["output"])
+            ui.resumeLabel.text = _("'{name}' was not finished. Resume goes on with its choices.").format(name=name)
+            ui.resumeLabel.toolTip = asked["output"]
 
     def problem(self) -> str:
         """Why a run is not possible now, beyond what the parameters alone tell; empty when it is."""

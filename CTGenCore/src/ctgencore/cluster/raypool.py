@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 POLL_S = 0.1
 GRACE_S = 60.0  # for running units to notice that they are cancelled: a slab of a large network takes that long
 PATIENCE_S = 60.0  # before somebody is told that no worker could start yet
+CONNECT_S = 10.0
 STORE_BYTES = 80 * 2**20  # of a cluster of our own; units and outcomes are small (Ray's least is 75 MiB)
 
 
@@ -210,6 +211,8 @@ def _cluster(address: str | None, cpus: int | None) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    if address is not None and address != "auto":
+        _knock(address)
     own = {"num_cpus": cpus, "object_store_memory": STORE_BYTES, "include_dashboard": False}
     handler = signal.getsignal(signal.SIGTERM)
     try:
@@ -224,6 +227,21 @@ def _cluster(address: str | None, cpus: int | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """See whether anybody answers there: Ray itself tries for minutes.
+
+    Raises:
+        InputError: nobody does.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"There is no Ray cluster at '{address}' ({error}). Give 'auto' or the HOST:PORT of `ray start --head`."
+        ) from None
 
 
 def _lines(error: Exception) -> list[str]:

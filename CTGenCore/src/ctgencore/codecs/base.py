@@ -380,8 +380,8 @@ class Codec:
         if self.latent_noise:
             spread = z.double().std(dim=(3, 4), correction=0).float()  # in float64: whatever the threads, the same
             for i in range(z.shape[2]):
-                noise = torch.from_numpy(frame_noise(self.noise_seed, at.frame + i, tuple(z[:, :, i].shape), stream=1))
-                z[:, :, i] += self.latent_noise * spread[:, :, i, None, None] * noise.to(z)
+                drawn = torch.from_numpy(frame_noise(self.noise_seed, at.frame + i, tuple(z[:, :, i].shape), stream=1))
+                z[:, :, i] += self.latent_noise * spread[:, :, i, None, None] * drawn.to(z)
         return z
 
     def _slices(self, z: Tensor, slab: Slab, at: Passage, *, last: bool) -> tuple[Tensor, Slab]:

@@ -50,10 +50,12 @@ def describe(job: Job) -> dict[str, Any]:
     """
     from ..cluster.markers import State
     from ..tasks.augment.estimate import estimate
+    from ..tasks.augment.layout import usable_cases
 
     dataset, options = _recognize(job)
-    usable = not any(problem.fatal and not problem.case for problem in dataset.problems)
-    units = _units(dataset, options, job.output) if usable else []
+    whole = not any(problem.fatal and not problem.case for problem in dataset.problems)
+    can_run = whole and any(case.split == "train" for case in usable_cases(dataset))
+    units = _units(dataset, options, job.output) if can_run else []
     state = State(job.output / STATE) if (job.output / STATE).is_dir() else None  # which would make it otherwise
     done = {unit.name for unit in units if state is not None and state.result(unit) is not None}
     place = job.output.absolute()
