@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import secrets
 import signal
 import socket
 import subprocess
@@ -186,8 +187,10 @@ def test_twenty_kills_lose_and_double_nothing(tmp_path: Path, whom: str) -> None
 
 
 @pytest.fixture
-def cluster() -> Iterator[str]:
-    """A head and a second node on this machine, started as the documentation says."""
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A head and a second node on this machine with a token of their own, started as the documentation says."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))
     ray = str(Path(sys.executable).with_name("ray"))
 
     def start(*arguments: str) -> None:
@@ -218,14 +221,15 @@ def stop_cluster(address: str) -> None:
     for process in psutil.process_iter(["cmdline"]):
         line = " ".join(process.info["cmdline"] or [])
         if "ray" in line and (f":{port}" in line or f"port={port}" in line):
-            process.kill()
+            for each in (*process.children(recursive=True), process):
+                each.kill()
 
 
 @pytest.mark.heavy
 def test_a_cluster_started_by_hand_gives_the_same_files(tmp_path: Path, cluster: str) -> None:
     files = sources(tmp_path / "in", 4)
-    serial, joined = units_of(files, tmp_path / "serial"), units_of(files, tmp_path / "joined")
-    execute(serial, state=tmp_path / "state", executor=Executor(), emit=silent)
-    summary = execute(joined, state=tmp_path / "state", executor=Executor(kind="ray", address=cluster), emit=silent)
-    assert len(summary.done) == 4
-    assert contents(tmp_path / "joined") == contents(tmp_path / "serial")
+    execute(units_of(files, tmp_path / "serial"), state=tmp_path / "alone", executor=Executor(), emit=silent)
+    runs = KilledRuns(files, tmp_path, "--executor", "ray", "--ray-address", cluster)
+    done = subprocess.run(runs.line, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert contents(runs.output) == contents(tmp_path / "serial")

@@ -1,4 +1,4 @@
-"""A run of the Augment tab is taken up after Slicer was restarted. It opens panels of its own, so it has its own file."""
+"""A run of the Augment tab is taken up after Slicer was restarted. The test opens panels of its own: hence its file."""
 
 from __future__ import annotations
 

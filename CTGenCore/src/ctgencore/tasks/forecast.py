@@ -20,7 +20,7 @@ from .common import cpu_threads
 from .reconstruct import ReconstructOptions
 
 TRIAL_EDGE = 64  # voxels in plane of the first trial, more for codecs with large latents
-TRIAL_S = 0.5  # a quicker trial is repeated with a larger plane: 0.08 s told twice the true time of the embedded codec
+TRIAL_S = 0.3  # a quicker trial is repeated with a larger plane: 0.08 s told twice the true time of the embedded codec
 LARGEST_EDGE = 512
 LATENTS_ACROSS = 4  # of the trial's plane at least
 HU_BYTES = 8  # a voxel of the input and one of the output, float32
