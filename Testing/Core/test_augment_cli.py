@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import inspect
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import ctgencore as ctg
 import numpy as np
 import pytest
 from augmenting import ct, labels, nnunet
@@ -23,8 +25,7 @@ from ctgencore.jobs import Job, run_augmentation, run_reporting
 from ctgencore.jobs.augmentation import describe
 from ctgencore.tasks.augment.addition import CaseOptions
 from ctgencore.tasks.augment.options import AugmentOptions
-from ctgencore.volume import LabelMap
-from processes import Command, Event
+from processes import Command, Event, environment
 from typer.testing import CliRunner, Result
 
 VIEWS = ("dct16", "grain=dct16|identity,window=wide|soft,noise=0.05..0.2,residual=0..0.5")
@@ -174,11 +175,13 @@ def test_command_job_and_shards_write_the_same_bytes_and_go_on(source: Path, com
         **{"skipped": 0, "left": 0, "failed": []},
     }
 
+    told = ctg.augment(source, tmp_path / "python" / "Dataset501_Small", AugmentOptions(views=VIEWS, threads=1))
+    assert told == result["metrics"]
     half = augmented(source, shards, "--executor", "shard", "--shard", "1/2")
     assert "left to other shards" in " ".join(half.stderr.split())
     assert not (shards / "dataset.json").exists()
     assert augmented(source, shards, "--executor", "shard", "--shard", "2/2").exit_code == 0
-    assert tree(first) == tree(by_job) == tree(shards)
+    assert tree(first) == tree(by_job) == tree(shards) == tree(tmp_path / "python" / "Dataset501_Small")
 
     again = augmented(source, first, "--json", "--device", "auto")  # elsewhere is not something else
     cases = [event for event in events_of(again) if event["event"] == "case"]
@@ -279,35 +282,31 @@ def test_a_case_is_added_by_command_and_by_job(tmp_path: Path, command: Command)
 
 
 @pytest.mark.heavy
-def test_real_patients_in_dicom_and_nifti(ct_data: Path, command: Command, tmp_path: Path) -> None:
-    """Nine patients, three of them DICOM: the command, a job in a file as Slicer runs it, and Ray."""
-    (tmp_path / "labels").mkdir()
-    rows = []
-    for folder in sorted(path.parent for path in ct_data.glob("*/seg.nii.gz")):
-        image = folder / "dicom" if (folder / "dicom").is_dir() else folder / "ct.nii.gz"
-        own = io.read_labels(folder / "seg.nii.gz")
-        mask = tmp_path / "labels" / f"{folder.name}.nii.gz"
-        LabelMap((own.voxels > 0).astype(np.uint8), own.geometry).save(mask)
-        rows.append([folder.name, image, mask.relative_to(tmp_path)])
-    assert len(rows) >= 9
-    with (tmp_path / "cases.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows([["case", "image", "label"], *rows])
+def test_real_patients_in_dicom_and_nifti(real_pairs: Path, tmp_path: Path) -> None:
+    """The command, a job in a file as Slicer runs it, and Ray with two actors."""
+
+    def ctgencore(*words: object) -> None:
+        line = [sys.executable, "-m", "ctgencore", *map(str, words)]
+        done = subprocess.run(line, capture_output=True, text=True, env=environment())
+        assert done.returncode == 0, done.stderr
+
     views = ["embedded", "grain=embedded,noise=0..0.2,residual=0.2..0.6"]
     flags = [word for view in views for word in ("--view", view)]
     outputs = [tmp_path / name / "Dataset501_Real" for name in ("command", "job", "ray")]
-    done = command("augment", "-i", tmp_path / "cases.csv", "-o", outputs[0], *flags, "-q")
-    assert done.returncode == 0, done.stderr
-    request = {"task": "augment", "input": "cases.csv", "output": str(outputs[1]), "options": {"views": views}}
+    ctgencore("augment", "-i", real_pairs, "-o", outputs[0], *flags, "-q")
+    request = {"task": "augment", "input": str(real_pairs), "output": str(outputs[1]), "options": {"views": views}}
     (tmp_path / "job.json").write_text(json.dumps(request))
-    assert command("run", tmp_path / "job.json").returncode == 0
-    more = ["--executor", "ray", "--workers", 2, "--threads", 1, "-q"]
-    done = command("augment", "-i", tmp_path / "cases.csv", "-o", outputs[2], *flags, *more)
-    assert done.returncode == 0, done.stderr
+    ctgencore("run", tmp_path / "job.json")
+    ray = ["--executor", "ray", "--workers", 2, "--threads", 1]
+    ctgencore("augment", "-i", real_pairs, "-o", outputs[2], *flags, *ray, "-q")
     trees = [tree(output) for output in outputs]
     assert trees[0] == trees[1] == trees[2]
-    assert len(trees[0]) == len(rows) * (3 + 2 + 3) + 3  # images, records and labels; three files describe them
-    for folder, image, mask in rows:
-        made = outputs[0] / "labelsTr" / f"{folder}__grain.nii.gz"
-        assert made.read_bytes() == (tmp_path / mask).read_bytes()
-        view, real = io.read(outputs[0] / "imagesTr" / f"{folder}__embedded_0000.nii.gz"), io.read(image)
-        real.geometry.assert_equal(view.geometry, 1e-3, folder)
+    cases = sorted(real_pairs.iterdir())
+    assert len([case for case in cases if (case / "dicom").is_dir()]) >= 3
+    assert len(trees[0]) == len(cases) * (3 + 2 + 3) + 3  # images, records and labels; three files describe them
+    for case in cases:
+        made = outputs[0] / "labelsTr" / f"{case.name}__grain.nii.gz"
+        assert made.read_bytes() == (case / "seg.nii.gz").read_bytes()
+        image = case / "dicom" if (case / "dicom").is_dir() else case / "ct.nii.gz"
+        view, real = io.read(outputs[0] / "imagesTr" / f"{case.name}__embedded_0000.nii.gz"), io.read(image)
+        real.geometry.assert_equal(view.geometry, 1e-3, case.name)

@@ -233,6 +233,18 @@ def test_a_run_makes_what_the_command_line_makes(
     assert_same_files(output, other)
 
 
+@pytest.mark.heavy
+def test_real_patients(host: Any, fresh: Any, real_pairs: Path, tmp_path: Path) -> None:
+    output, other = tmp_path / "Dataset501_Real", tmp_path / "cli" / "Dataset501_Real"
+    select(host, fresh, real_pairs, output)
+    begin(fresh)
+    finish(host, fresh, 3600)
+    assert fresh.ui.statusLabel.text.startswith("Done in"), fresh.ui.statusLabel.text + fresh.ui.logText.plainText
+    command = [sys.executable, "-m", "ctgencore", "augment", "-i", str(real_pairs), "-o", str(other)]
+    subprocess.run(command, check=True, capture_output=True)
+    assert_same_files(output, other)
+
+
 def test_pause_and_continue(host: Any, fresh: Any, cases: Path, picture: Picture) -> None:
     panel, ui = fresh, fresh.ui
     output = cases.parent / "Dataset502_Views"

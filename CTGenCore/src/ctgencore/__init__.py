@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from .errors import CTGenError
     from .generators.base import Generator
     from .io import read, read_labels
+    from .jobs.augmentation import augment
     from .provenance import RunRecord, verify
+    from .tasks.augment.options import AugmentOptions
     from .tasks.compare import CompareOptions, Comparison, compare
     from .tasks.draft import Draft, draft_diseases
     from .tasks.edit import EditOptions, edit
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AugmentOptions": "tasks.augment.options",
     "CTGenError": "errors",
     "Codec": "codecs.base",
     "CompareOptions": "tasks.compare",
@@ -48,6 +51,7 @@ _HOMES = {
     "ReconstructOptions": "tasks.reconstruct",
     "RunRecord": "provenance",
     "Volume": "volume",
+    "augment": "jobs.augmentation",
     "compare": "tasks.compare",
     "draft_diseases": "tasks.draft",
     "edit": "tasks.edit",
@@ -60,6 +64,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AugmentOptions",
     "CTGenError",
     "Codec",
     "CompareOptions",
@@ -75,6 +80,7 @@ __all__ = [
     "RunRecord",
     "Volume",
     "__version__",
+    "augment",
     "compare",
     "draft_diseases",
     "edit",

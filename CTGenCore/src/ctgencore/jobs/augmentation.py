@@ -160,6 +160,47 @@ def run_augmentation(
     return CasesFailed.exit_code if failed else 0
 
 
+def augment(
+    dataset: str | Path,
+    output: str | Path,
+    options: AugmentOptions | None = None,
+    *,
+    emit: Emit = lambda event: None,
+    cancel: Callable[[], bool] | None = None,
+    executor: Executor | None = None,
+) -> dict[str, Any]:
+    """Write a data set again with reconstructed views, labels untouched (Foundation VAE, section 2).
+
+    Args:
+        dataset: folder in the layout of nnU-Net v2, MSD or BIDS, folder of pairs, or a manifest (CSV).
+        output: folder of the result; what an earlier call with the same options finished there is kept.
+        options: see :class:`ctgencore.tasks.augment.options.AugmentOptions`.
+        emit: receives events, see docs/protocol.md.
+        cancel: asked between slabs; answer True to stop.
+        executor: who does the cases; None: this process.
+
+    Returns:
+        ``cases``, ``views``, ``skipped``, ``left``, ``failed`` (``name`` and ``message`` of cases that are not in it)
+        and ``notes``.
+
+    Raises:
+        CTGenError: it cannot run at all, or was cancelled; finished cases stay.
+    """
+    from ..tasks.augment.options import AugmentOptions
+
+    metrics: dict[str, Any] = {}
+
+    def hear(event: dict[str, Any]) -> None:
+        if event["event"] == "result":
+            metrics.update(event["metrics"])
+        emit(event)
+
+    chosen = asdict(options or AugmentOptions())
+    job = Job(id="augment", task="augment", input=Path(dataset), output=Path(output), options=chosen)
+    run_augmentation(job, hear, cancel=cancel, executor=executor)
+    return metrics
+
+
 def run_case(job: Job, emit: Emit) -> int:
     """Run a job whose task is ``case``: add one CT, with its labels, to the data set that is its output.
 
