@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -313,6 +314,17 @@ def test_split_keeps_the_scans_of_a_patient_together(tmp_path: Path) -> None:
     assert (len(train), len(test)) == (8, 4)
     again = split(Cases(FolderReader(folder)), 0.34)
     assert [again[1].name(i) for i in range(4)] == [test.name(i) for i in range(4)]
+
+
+def test_views_of_a_case_are_of_one_patient(tmp_path: Path) -> None:
+    folder = write_msd(tmp_path / "task", range(4), suffix="_0000")
+    for path in [*folder.glob("imagesTr/*"), *folder.glob("labelsTr/*")]:
+        parts = path.name.removesuffix(".nii.gz").partition("_0000")
+        shutil.copy(path, path.with_name(f"{parts[0]}__embedded{parts[1]}.nii.gz"))
+    for side in split(Cases(MsdReader(folder)), 0.5):
+        names = [side.name(index) for index in range(len(side))]
+        assert len(names) == 4
+        assert {name.partition("__")[0] for name in names} == {name for name in names if "__" not in name}
 
 
 # --- leaks -----------------------------------------------------------------------------------------------------------

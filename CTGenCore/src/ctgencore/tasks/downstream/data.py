@@ -147,8 +147,8 @@ class MsdReader:
         return self.pairs[index][0]
 
     def patient(self, index: int) -> str:
-        """Every case is a patient."""
-        return self.name(index)
+        """Every case is a patient, and so are the views that ``ctgencore augment`` made of it (``CASE__VIEW``)."""
+        return self.name(index).partition("__")[0]
 
     def fingerprint(self, index: int) -> str:
         """Of the files' content and the labels' names."""
