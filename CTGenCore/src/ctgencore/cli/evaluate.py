@@ -209,7 +209,10 @@ def _list(*, as_json: bool) -> None:
         }
         print_event({"metrics": facts, "presets": {name: list(members) for name, members in PRESETS.items()}})
         return
-    table = Table("metric", "title", "unit", "better", "of", "needs", "weights", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("metric", no_wrap=True)  # a name that is cut in two cannot be searched for
+    for name in ("title", "unit", "better", "of", "needs", "weights"):
+        table.add_column(name)
     for name, row in METRICS.items():
         weights = EXTRACTORS[row.extractor].weights if row.extractor else ""
         here = "" if not weights else f"{weights} ({'missing' if why_missing(name) else 'here'})"
