@@ -245,6 +245,17 @@ def test_pairs_side_by_side_and_in_two_folders(tmp_path: Path) -> None:
     assert single.images == (root / "images" / "b",)
 
 
+def test_links_to_series_are_followed_but_not_in_a_circle(tmp_path: Path) -> None:
+    series(tmp_path / "archive" / "1", patient="A")
+    case = tmp_path / "set" / "one"
+    labels(case / "seg.nii.gz")
+    (case / "dicom").symlink_to(tmp_path / "archive" / "1")
+    (case / "again").symlink_to(case)
+    found = read_dataset(tmp_path / "set")
+    assert [(each.name, each.patient, each.images) for each in found.cases] == [("one", "A", (case / "dicom",))]
+    assert not [problem for problem in found.problems if problem.fatal]
+
+
 def test_a_patient_with_several_series(tmp_path: Path) -> None:
     """As archives have them: patient, study, series; a SEG finds its series by reference."""
     study = generate_uid()

@@ -120,8 +120,13 @@ def _series_below(folder: Path, found: Found) -> tuple[list[Path], list[Path]]:
     """Folders of DICOM CT series, and DICOM SEG files; other modalities are told and left out."""
     series: list[Path] = []
     segmentations: list[Path] = []
-    for here, subfolders, names in os.walk(folder):
+    seen: set[str] = set()  # links to folders are followed, but none twice: they may lead in a circle
+    for here, subfolders, names in os.walk(folder, followlinks=True):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        if (real := os.path.realpath(here)) in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
         files = [Path(here) / name for name in sorted(names) if not name.startswith(".")]
         files = [path for path in files if not is_volume(path)]
         segmentations += [path for path in files if is_segmentation(path)]
