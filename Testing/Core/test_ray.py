@@ -126,9 +126,11 @@ def test_cancel_stops_running_units_and_keeps_finished_ones(tmp_path: Path, slow
 def test_signals_end_the_command_and_its_cluster(tmp_path: Path, number: signal.Signals) -> None:
     files = sources(tmp_path / "in", 40, (40, 96, 96))
     runs = KilledRuns(files, tmp_path, "--executor", "ray", "--workers", "2")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # where tests run in the background it is ignored
     process = subprocess.Popen(
         runs.line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+    signal.signal(signal.SIGINT, before)
     assert process.stdout is not None
     process.stdout.readline()
     os.killpg(process.pid, number)  # as a terminal's Ctrl-C, which goes to all

@@ -43,7 +43,7 @@ def augment(
         list[str] | None,
         typer.Option(
             metavar="TEXT",
-            help="[NAME=]CODEC[|CODEC][,window=W][,noise=A[..B]][,residual=A[..B]]; repeat for several.",
+            help="A view, such as embedded or grain=embedded,residual=0.5 (docs/augment.md); repeat for several.",
             show_default="embedded",
         ),
     ] = None,
