@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,6 +61,17 @@ def check(panel: Any, *codecs: str) -> None:
         item = cells.item(row, 0)
         if item.flags() & qt.Qt.ItemIsUserCheckable:
             item.setCheckState(qt.Qt.Checked if item.text() in codecs else qt.Qt.Unchecked)
+
+
+HOLD = """
+import json, os, signal, sys, time
+from pathlib import Path
+while True:  # hold the engine when its first codec is done
+    for path in Path(sys.argv[1]).rglob("comparison.json"):
+        if json.loads(path.read_text())["rows"]:
+            sys.exit(os.kill(int(sys.argv[2]), signal.SIGSTOP))
+    time.sleep(0.001)
+"""
 
 
 def begin(panel: Any, node: Any, *codecs: str) -> None:
@@ -254,6 +268,7 @@ def test_cancel_keeps_what_is_done(host: Any, panel: Any, chest: np.ndarray, pic
     node = add_volume(np.tile(chest, (2, 2, 1)), np.diag([-5.6, -2.8, 4.0, 1.0]), "Larger CT")
     begin(panel, node, "embedded", "dct16")
     pid, folder = panel.logic.job.pid, panel.logic.job.folder
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, folder, str(pid)])  # the second codec is quick
     host.leave(panel)
     host.wait(lambda: len(volumes()) == 3, PATIENCE)
     assert panel.logic.running, "a job goes on when the user leaves"
@@ -262,6 +277,8 @@ def test_cancel_keeps_what_is_done(host: Any, panel: Any, chest: np.ndarray, pic
     assert shown(panel)[0][0] == "embedded"
     panel.ui.applyButton.click()
     assert panel.ui.applyButton.text == "Stop now"
+    assert holder.wait(PATIENCE) == 0
+    os.kill(pid, signal.SIGCONT)
     finish(host, panel, 20)
     assert panel.ui.statusLabel.text == "Cancelled. Kept: embedded."
     assert [each.GetName() for each in volumes()] == [
