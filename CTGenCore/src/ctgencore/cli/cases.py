@@ -6,10 +6,10 @@ from types import TracebackType
 from typing import Any
 
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn
 
 from ..errors import InputError
-from .common import stderr, talk
+from .common import talk
+from .progress import Bar
 
 
 class CasesDisplay:
@@ -21,15 +21,7 @@ class CasesDisplay:
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[facts]}"),
-            console=stderr,
-            disable=quiet or not stderr.is_terminal,
-            redirect_stdout=False,
-            transient=True,
-        )
+        self._bar = Bar("{task.fields[facts]}", quiet=quiet)
         self._task = self._bar.add_task("", total=None, facts="")
 
     def __enter__(self) -> CasesDisplay:

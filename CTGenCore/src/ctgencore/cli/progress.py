@@ -11,6 +11,26 @@ from rich.progress import BarColumn, Progress, TextColumn
 from .common import stderr, talk, talk_error
 
 
+class Bar(Progress):
+    """A bar on stderr that vanishes at the end, and is not there where nobody watches.
+
+    Args:
+        facts: format of what stands behind the bar.
+        quiet: no bar.
+    """
+
+    def __init__(self, facts: str, *, quiet: bool) -> None:
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn(facts),
+            console=stderr,
+            disable=quiet or not stderr.is_terminal,
+            redirect_stdout=False,
+            transient=True,
+        )
+
+
 class Display:
     """Receives a job's events. Use as a context manager; as an event receiver it is called with each event.
 
@@ -21,15 +41,7 @@ class Display:
 
     def __init__(self, *, quiet: bool, total: int) -> None:
         self.quiet, self.total, self.number = quiet, total, 0
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[facts]}"),
-            console=stderr,
-            disable=quiet or not stderr.is_terminal,
-            redirect_stdout=False,
-            transient=True,
-        )
+        self._bar = Bar("{task.fields[facts]}", quiet=quiet)
         self._task = self._bar.add_task("", total=None, facts="")
 
     def __enter__(self) -> Display:
