@@ -164,7 +164,8 @@ def test_command_job_and_shards_write_the_same_bytes_and_go_on(source: Path, com
     assert done.stdout.splitlines() == ["p0_0", "p0_1", "p1_2", "p1_3", "t4", str(first)]
     assert "5 cases (0 of them done earlier), 8 views." in done.stderr
 
-    request = {"task": "augment", "input": str(source), "output": str(by_job), "options": {"views": list(VIEWS)}}
+    request: dict[str, Any] = {"task": "augment", "input": str(source), "output": str(by_job)}
+    request["options"] = {"views": list(VIEWS), "threads": 1}
     (tmp_path / "job.json").write_text(json.dumps(request))
     ended = command("run", tmp_path / "job.json")  # a process of its own, as Slicer starts it
     assert ended.returncode == 0, ended.stderr

@@ -130,8 +130,8 @@ def remake(
         made = {**known.versions, "ctgencore": known.ctgencore_version}
         raise InputError(
             f"{known.output['name']} came out with other voxels than its record tells, so nothing was written. It was "
-            f"made with {', '.join(f'{name} {version}' for name, version in made.items())}; other versions, or another "
-            "kind of device, round otherwise."
+            f"made with {', '.join(f'{name} {version}' for name, version in made.items())}; other versions, another "
+            "number of threads (--threads), or another kind of device, round otherwise."
         )
     folder = output if output is not None else record.parent
     try:
